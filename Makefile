@@ -1,0 +1,38 @@
+# Every target sets up .venv by itself when needed, and is quick when it exists.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+# One thread for each maths library: the session's own threads share the cores (docs/explanations/threads.md).
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint docs bench bench-live clean setup
+
+demo: $(READY)  ## The whole beamline in one command, about 90 seconds
+	$(BIN)/bluesky-jit demo $(ARGS)
+
+test: $(READY)  ## All tests
+	$(BIN)/pytest $(ARGS)
+
+lint: $(READY)  ## ruff, pyright and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: $(READY)  ## Reference pages that are made from the code
+	$(BIN)/python docs/make_reference.py
+
+bench: bench-live  ## All benchmarks; figures go to docs/benchmarks
+
+bench-live: $(READY)
+	$(BIN)/bluesky-jit bench live $(ARGS)
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:  ## Remove the environment, caches and the demo's data
+	rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache build dist jit-data *.egg-info

@@ -1,0 +1,72 @@
+"""Find the runs in Tiled: raw runs in container `raw`, what was reconstructed from them in container `jit`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tiled.client import from_uri
+from tiled.client.utils import ClientError
+from tiled.structures.core import Spec
+
+from bluesky_jit.settings import TiledSettings
+
+RAW = "raw"
+JIT = "jit"
+
+
+def connect(settings: TiledSettings) -> Any:
+    """Return a Tiled client of the server that the settings name."""
+    if not settings.uri:
+        raise ValueError("tiled.uri is empty: set it to the address of a Tiled server, such as http://127.0.0.1:8000")
+    return from_uri(settings.uri, api_key=settings.api_key or None)
+
+
+def raw_catalog(client: Any) -> Any:
+    """Return the catalog of raw runs: `[-1]`, `[scan_id]` and `["partial uid"]` work on it."""
+    return _catalog(client, RAW)
+
+
+def jit_catalog(client: Any) -> Any:
+    """Return the catalog of linked runs; the start key `raw_run` names the raw run of each."""
+    return _catalog(client, JIT)
+
+
+def _catalog(client: Any, key: str) -> Any:
+    try:
+        return client[key]
+    except KeyError:
+        pass
+    try:
+        client.create_container(key, specs=[Spec("CatalogOfBlueskyRuns", version="3.0")])
+    except ClientError as error:
+        # Somebody else may have made it in the meantime.
+        if error.response.status_code != 409:
+            raise
+    return client[key]
+
+
+def spill_directory(settings: TiledSettings) -> Path:
+    """Return the folder where records for this server wait."""
+    root = Path(settings.spill_directory) if settings.spill_directory else _cache() / "bluesky_jit" / "tiled"
+    # One for each server: records for one are never sent to another.
+    return root / hashlib.sha256(address(settings.uri).encode()).hexdigest()[:12]
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def address(uri: str) -> str:
+    """Return a server's address as it may be shown and recorded: without what may hold a key or password."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def without_key(text: str) -> str:
+    """Return a message, such as a client's error, without the keys in the addresses that it names."""
+    return re.sub(r"(api_key=)[^&\s'\"]+", r"\1…", text)

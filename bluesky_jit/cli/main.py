@@ -1,0 +1,114 @@
+"""Read the command line and start what it asks for."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from bluesky_jit.beamline.environment import settings_file
+from bluesky_jit.settings import Settings, load_settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `bluesky-jit`."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        options.command(options)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"bluesky-jit: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bluesky-jit", description="Just-in-time learning for live X-ray tomography.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    demo = commands.add_parser("demo", help="show the whole mission on a simulated beamline, in about 90 seconds")
+    demo.add_argument("--data", type=Path, help="folder for all that is written (default: jit-data/demo-<time>)")
+    demo.add_argument("--turns", type=int, default=15, help="turns of the sample (default: %(default)s)")
+    demo.add_argument("--keep", action="store_true", help="keep everything up at the end, until Ctrl-C")
+    demo.set_defaults(command=_demo)
+
+    sim = commands.add_parser("sim", help="start a simulated beamline (IOCs and Tiled) for use from a console")
+    sim.add_argument("--data", type=Path, default=Path("jit-data"), help="folder for all that is written")
+    sim.add_argument("ioc_options", nargs="*", help="after --: options of the simulated IOC, such as --experiment B")
+    sim.set_defaults(command=_sim)
+
+    serve = commands.add_parser("serve", help="reconstruct, learn and publish for RunEngines in other processes")
+    _add_settings(serve)
+    serve.set_defaults(command=_serve)
+
+    replay = commands.add_parser("replay", help="play a stored scan (Data Exchange or NXtomo) to a running serve")
+    replay.add_argument("scan", type=Path, help="the file")
+    replay.add_argument("--rate", type=float, default=30.0, help="projections in a second (default: %(default)s)")
+    replay.add_argument("--turns", type=int, default=1, help="how often to play the projections (default: %(default)s)")
+    _add_settings(replay)
+    replay.set_defaults(command=_replay)
+
+    bench = commands.add_parser("bench", help="measure, and write docs/benchmarks")
+    bench.add_argument("family", choices=("live",))
+    bench.add_argument("--quick", action="store_true", help="a short pass that shows that it works")
+    bench.add_argument("--output", type=Path, default=Path("docs/benchmarks"), help="folder for figures and plots")
+    bench.set_defaults(command=_bench)
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--settings", type=Path, help="TOML file (default: BLUESKY_JIT_SETTINGS, or jit-data/settings.toml if there)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="one setting, such as learn.preset=fast"
+    )
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Return the settings that a command line asks for."""
+    changes: dict[str, dict[str, str]] = {}
+    for text in options.set:
+        place, separator, value = text.partition("=")
+        section, dot, key = place.partition(".")
+        if not separator or not dot:
+            raise ValueError(f"--set {text}: write SECTION.KEY=VALUE, such as learn.preset=fast")
+        changes.setdefault(section, {})[key] = value
+    return load_settings(options.settings or settings_file()).changed(changes, origin="--set")
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from bluesky_jit.cli.demo import demo
+
+    if options.turns < 1:
+        raise ValueError(f"--turns is {options.turns}: give at least 1")
+    sys.exit(demo(options.data, turns=options.turns, keep=options.keep))
+
+
+def _sim(options: argparse.Namespace) -> None:
+    from bluesky_jit.cli.sim import sim
+
+    sim(options.data, tuple(options.ioc_options))
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from bluesky_jit.cli.serve import serve
+
+    serve(settings_of(options))
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from bluesky_jit.cli.replay import replay_file
+
+    if options.rate <= 0 or options.turns < 1:
+        raise ValueError(f"--rate is {options.rate} and --turns {options.turns}: give positive numbers")
+    replay_file(options.scan, settings_of(options), rate_hz=options.rate, turns=options.turns)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from importlib import import_module
+
+    module = import_module(f"bluesky_jit.bench.{options.family}")
+    module.run(options.output, quick=options.quick)

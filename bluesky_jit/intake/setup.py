@@ -1,0 +1,50 @@
+"""Make the geometry of a run from its metadata, and from the settings where the run is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bluesky_jit.settings import GeometrySettings
+from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, ParallelGeometry
+
+KINDS = ("cone", "parallel")
+
+
+def geometry_of(tomo: Mapping[str, Any], settings: GeometrySettings, frame_shape: tuple[int, int]) -> Geometry:
+    """Return the geometry of a run whose frames have `frame_shape` (n_v, n_u); the message names what is missing."""
+    kind = tomo.get("geometry") or settings.kind
+    if kind not in KINDS:
+        raise ValueError(f"tomo.geometry is {kind!r}: give one of {', '.join(KINDS)}")
+    needed = ("pixel_mm",) if kind == "parallel" else ("pixel_mm", "source_axis_mm", "source_detector_mm")
+    values = {name: tomo.get(name) if tomo.get(name) is not None else getattr(settings, name) for name in needed}
+    missing = [name for name, value in values.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"the run cannot be reconstructed without {', '.join(missing)}: give them in the run's `tomo` metadata "
+            f"or in the settings ({', '.join(f'geometry.{name}' for name in missing)})"
+        )
+    offset = tomo.get("axis_offset_mm")
+    numbers = {name: _number(name, value) for name, value in values.items()}
+    n_v, n_u = frame_shape
+    offset_mm = _number("axis_offset_mm", settings.axis_offset_mm if offset is None else offset)
+    shared = {"n_u": n_u, "n_v": n_v, "axis_offset_mm": offset_mm}
+    return ConeGeometry(**shared, **numbers) if kind == "cone" else ParallelGeometry(**shared, **numbers)  # type: ignore[arg-type]
+
+
+def angles_per_turn_of(tomo: Mapping[str, Any], setting: int | None) -> int:
+    """Return how many projections make a turn."""
+    n = tomo.get("n_angles_per_rotation") or setting
+    if not n or not _number("n_angles_per_rotation", n) >= 2:
+        raise ValueError(
+            f"the run gives {n!r} angles a turn: give tomo.n_angles_per_rotation (2 or more) in its metadata "
+            "or set tomo.angles_per_turn"
+        )
+    return int(n)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"tomo.{name} is {value!r} in the run's metadata: give a number") from None

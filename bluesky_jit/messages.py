@@ -1,0 +1,255 @@
+"""Every value that crosses from one room to another: the glossary, in code. All of them are frozen and pickle."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from bluesky_jit.tomo.geometry import Geometry, Grid
+
+FrameKind = Literal["dark", "flat", "projection"]
+AngleSource = Literal["frame attribute", "same stream", "monitored stream", "plan arguments"]
+ImageKind = Literal["raw", "denoised", "preview", "residual", "analysis"]
+Severity = Literal["NO_ALARM", "MINOR", "MAJOR", "INVALID"]
+
+
+# ── from the run to the session ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """Say that a tomography run has begun; `tomo` is the metadata block of its start document."""
+
+    run_uid: str
+    scan_id: int
+    plan_name: str
+    time_s: float
+    tomo: dict[str, Any]
+    expected_projections: int | None = None
+    """How many projections the plan is to bring, when it says so (the start document's num_points)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStop:
+    """Say that a run has ended; exit_status is bluesky's: success, abort or fail."""
+
+    run_uid: str
+    time_s: float
+    exit_status: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineFrames:
+    """Carry frames that came inside events.
+
+    counts: (n, n_v, n_u); unique_ids: int64 (n,); frame_times_s: float64 (n,), the detector's, in Unix seconds;
+    angles_rad: float64 (n,), or None for darks and flats.
+    """
+
+    run_uid: str
+    kind: FrameKind
+    counts: np.ndarray
+    unique_ids: np.ndarray
+    frame_times_s: np.ndarray
+    angles_rad: np.ndarray | None
+    angle_source: AngleSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """Name rows [first, first + count) of a dataset in a file."""
+
+    uri: str
+    dataset: str
+    first: int
+    count: int
+    swmr: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssetFrames:
+    """Point at frames in a file. An angle, id or time that the file does not hold is None."""
+
+    run_uid: str
+    kind: FrameKind
+    image: Asset
+    angle: Asset | None
+    unique_id: Asset | None
+    frame_time: Asset | None
+    angle_scale: float
+    """Turns the recorded angle into radians (degrees: pi / 180)."""
+    angles_rad: np.ndarray | None
+    """Angles that came with the documents instead of in the file."""
+    angle_source: AngleSource
+    document_time_s: float
+
+
+FrameMessage = InlineFrames | AssetFrames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProjectionBlock:
+    """Carry frames of one kind with everything that is known of each of them.
+
+    counts: uint16 (n, n_v, n_u) raw detector counts; acquisition: int64 (n,), the number of each projection in its run
+    from 0 on (what splits go by; a lost frame leaves a gap); unique_ids: int64 (n,), as the detector counted;
+    frame_times_s: the detector's time stamps and received_times_s: ours, both in Unix seconds; angles_rad: float64
+    (n,), NaN for darks and flats; flats: which flats apply ("this run", "run 3f2a…", "none").
+    """
+
+    run_uid: str
+    kind: FrameKind
+    counts: np.ndarray
+    acquisition: np.ndarray
+    unique_ids: np.ndarray
+    frame_times_s: np.ndarray
+    received_times_s: np.ndarray
+    angles_rad: np.ndarray
+    angle_source: AngleSource
+    flats: str = "this run"
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Tell people what went wrong in one sentence: what, and what to do."""
+
+    text: str
+    severity: Severity = "MINOR"
+    run_uid: str = ""
+
+
+RunMessage = RunStart | RunStop | InlineFrames | AssetFrames | Problem
+
+
+# ── between reconstruction and learning ──────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairs:
+    """Carry Noise2Inverse training pairs: two views of the same patches made from different projections.
+
+    u, v: float32 (n, nt, nz, ny, nx) in 1/mm; nt and nz are odd (1 for plain 2-D) and the network predicts the middle.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.u)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnglesUsed:
+    """Say which projections an image was made of."""
+
+    count: int
+    first_id: int
+    last_id: int
+    arc_rad: float
+    source: AngleSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """Say how far the denoiser is. accuracy: of pairs not yet trained on; held_out: of a region never trained on."""
+
+    step: int = 0
+    loss: float = math.nan
+    accuracy: float = math.nan
+    held_out: float = math.nan
+    ready: bool = False
+    reason: str = "waiting for projections"
+    preset: str = ""
+    pairs: int = 0
+    buffered: int = 0
+    picks_per_pair: float = math.nan
+    steps_per_s: float = 0.0
+    paused: bool = False
+
+
+# ── from the session to the world ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Publish one image with what it was made of. Raw and denoised of one update share `number`.
+
+    image: float32 (nz, ny, nx) in 1/mm (class labels for "analysis"); frame_time_s: time stamp of the newest projection
+    in it; made_time_s: when it was ready; weights_step: training steps behind the weights used (0 for raw);
+    axis_offset_mm: lab x of the rotation axis that it was made with.
+    """
+
+    run_uid: str
+    number: int
+    slice_name: str
+    kind: ImageKind
+    grid: Grid
+    image: np.ndarray
+    angles: AnglesUsed
+    turn: int
+    flats: str
+    frame_time_s: float
+    made_time_s: float
+    axis_offset_mm: float = 0.0
+    preset: str = ""
+    weights_step: int = 0
+    accuracy: float = math.nan
+    ready: bool = False
+
+    @property
+    def latency_ms(self) -> float:
+        return (self.made_time_s - self.frame_time_s) * 1e3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionStatus:
+    """Publish the scalars: what the session is doing and how well."""
+
+    time_s: float
+    state: Literal["idle", "running", "stale", "failed"] = "idle"
+    run_uid: str = ""
+    scan_id: int = 0
+    frames_received: int = 0
+    frames_lost: int = 0
+    darks: int = 0
+    flats: int = 0
+    projections: int = 0
+    turns: float = 0.0
+    window: int = 0
+    update: int = 0
+    updates_per_s: float = 0.0
+    recon_time_ms: float = math.nan
+    latency_ms: float = math.nan
+    clipped_fraction: float = 0.0
+    axis_offset_mm: float = 0.0
+    angle_source: str = ""
+    learning: Learning = field(default_factory=Learning)
+    message: str = ""
+    severity: Severity = "NO_ALARM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOpened:
+    """Tell the sinks that a run is being reconstructed, and how."""
+
+    start: RunStart
+    geometry: Geometry
+    settings: dict[str, Any]
+
+
+SinkMessage = RunOpened | Update | SessionStatus | RunStop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """Carry a request of a person or plan back to the session: a control's name in the PV table, and its new value."""
+
+    name: str
+    value: Any

@@ -1,0 +1,114 @@
+"""The two ways in which threads meet: a bounded queue where loss matters, a latest-wins slot where freshness does."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Generic, TypeVar
+
+from bluesky_jit.messages import InlineFrames, RunMessage, RunStop, SinkMessage, Update
+
+T = TypeVar("T")
+
+
+class Inbox:
+    """Queue a run's messages in order, without ever blocking the caller.
+
+    References to files are small and always fit. Frames that came inside events are bounded in number: those that do
+    not fit are counted, and `put` says so.
+    """
+
+    def __init__(self, most_frames: int) -> None:
+        self._most_frames = most_frames
+        self._frames = 0
+        self._messages: deque[RunMessage] = deque()
+        self._changed = threading.Condition()
+        self._refused: dict[str, int] = {}
+
+    @property
+    def empty(self) -> bool:
+        return not self._messages
+
+    def put(self, message: RunMessage) -> bool:
+        """Queue a message; return False for frames that do not fit."""
+        with self._changed:
+            if isinstance(message, InlineFrames):
+                if self._frames + len(message.counts) > self._most_frames:
+                    self._refused[message.run_uid] = self.refused(message.run_uid) + len(message.counts)
+                    return False
+                self._frames += len(message.counts)
+            self._messages.append(message)
+            self._changed.notify_all()
+            return True
+
+    def refused(self, run_uid: str) -> int:
+        """Return how many of a run's frames did not fit."""
+        return self._refused.get(run_uid, 0)
+
+    def take(self, timeout_s: float) -> RunMessage | None:
+        """Return the oldest message, or None when none comes in time."""
+        with self._changed:
+            if not self._messages:
+                self._changed.wait(timeout_s)
+            if not self._messages:
+                return None
+            message = self._messages.popleft()
+            if isinstance(message, InlineFrames):
+                self._frames -= len(message.counts)
+            return message
+
+
+class Latest(Generic[T]):
+    """Hold the newest value; an older one that nobody took is forgotten."""
+
+    def __init__(self) -> None:
+        self._value: T | None = None
+        self._changed = threading.Condition()
+
+    def put(self, value: T) -> None:
+        with self._changed:
+            self._value = value
+            self._changed.notify_all()
+
+    def take(self, timeout_s: float = 0.0) -> T | None:
+        """Return the newest value not yet taken, or None when none comes in time."""
+        with self._changed:
+            if self._value is None and timeout_s > 0:
+                self._changed.wait(timeout_s)
+            value, self._value = self._value, None
+            return value
+
+
+class Outbox:
+    """Hold what is to be published: events in order, and of every image the newest update only."""
+
+    def __init__(self) -> None:
+        self._events: deque[SinkMessage] = deque()
+        self._updates: dict[tuple[str, str, str], Update] = {}
+        self._changed = threading.Condition()
+
+    def put(self, message: SinkMessage) -> None:
+        with self._changed:
+            if isinstance(message, Update):
+                self._updates[message.run_uid, message.slice_name, message.kind] = message
+            else:
+                self._events.append(message)
+            self._changed.notify_all()
+
+    def take(self, timeout_s: float) -> list[SinkMessage]:
+        """Return all that waits, a run's last updates before its stop."""
+        with self._changed:
+            if not self._events and not self._updates:
+                self._changed.wait(timeout_s)
+            messages: list[SinkMessage] = []
+            while self._events:
+                event = self._events.popleft()
+                if isinstance(event, RunStop):
+                    messages.extend(self._pop_updates(event.run_uid))
+                messages.append(event)
+            messages.extend(self._pop_updates(None))
+            return messages
+
+    def _pop_updates(self, run_uid: str | None) -> list[Update]:
+        keys = [key for key in self._updates if run_uid is None or key[0] == run_uid]
+        return [self._updates.pop(key) for key in keys]

@@ -1,0 +1,124 @@
+"""Everything that belongs to one run: its frames, its reconstruction, the slices on show and what is learned."""
+
+from __future__ import annotations
+
+from bluesky_jit.intake.frames import RunFrames
+from bluesky_jit.intake.setup import angles_per_turn_of, geometry_of
+from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
+from bluesky_jit.session.learner import Learner
+from bluesky_jit.settings import Settings
+from bluesky_jit.tomo.correct import DarkFlat
+from bluesky_jit.tomo.geometry import Geometry, Grid, Vector
+from bluesky_jit.tomo.live import FilteredBackprojection
+from bluesky_jit.tomo.reconstructor import Reconstructor
+
+NORMALS: dict[str, Vector] = {"XY": (0.0, 0.0, 1.0), "XZ": (0.0, 1.0, 0.0), "YZ": (1.0, 0.0, 0.0)}
+"""Along which direction each slice's position counts."""
+
+
+class LiveRun:
+    """Hold the state of one run. Each attribute is written by one stage only; others read it."""
+
+    def __init__(self, start: RunStart, settings: Settings, *, dark_flat: DarkFlat | None = None) -> None:
+        """Begin a run; dark_flat: the darks and flats of another run, for as long as this one has none."""
+        self.start = start
+        self.settings = settings
+        self.frames = RunFrames(flats=lambda: self.flats)
+        self.unusable_frames = 0
+        self.stop: RunStop | None = None
+        self.drained = False
+        """No more frames will come: written by intake."""
+        self.closed = False
+        """The last slices are on their way to the sinks: written by slices."""
+        self._dark_flat = dark_flat
+        self.geometry: Geometry | None = None
+        self.reconstruction: Reconstructor | None = None
+        self.learner: Learner | None = None
+        self.learning_problem = ""
+        """Why nothing is learned in this run."""
+        self.angle_source = ""
+        self.told: set[str] = set()
+        """What intake has already said of this run."""
+
+    @property
+    def uid(self) -> str:
+        return self.start.run_uid
+
+    @property
+    def flats(self) -> str:
+        """Say which flats are used."""
+        if self.reconstruction is None or not self.reconstruction.ready:
+            return "none"
+        borrowed = self.reconstruction.dark_flat.flats_are_borrowed
+        return f"run {self.start.tomo['dark_flat_uid']}" if borrowed else "this run"
+
+    @property
+    def frames_lost(self) -> int:
+        return self.frames.ledger.lost + self.unusable_frames
+
+    def prepare(self, frame_shape: tuple[int, int]) -> None:
+        """Make geometry and reconstruction, once the first frame has shown the detector's size."""
+        tomo, settings = self.start.tomo, self.settings
+        self.angles_per_turn = angles_per_turn_of(tomo, settings.tomo.angles_per_turn)
+        geometry = geometry_of(tomo, settings.geometry, frame_shape)
+        self.voxel_mm = settings.slices.voxel_mm or geometry.voxel_mm
+        reconstruction = FilteredBackprojection(
+            geometry,
+            n_projections=round(settings.tomo.turns * self.angles_per_turn),
+            filter=settings.tomo.filter,
+            kernel=settings.tomo.kernel,
+            dark_flat=self._dark_flat,
+            saturation=settings.tomo.saturation_counts,
+        )
+        # Both or neither: the other stages wait for the geometry.
+        self.reconstruction, self.geometry = reconstruction, geometry
+
+    def start_learning(self) -> None:
+        """Make the learner; raise ValueError when there is nothing that could be learned from. Slices need none."""
+        if self.geometry is None:
+            raise RuntimeError(f"run {self.uid} was not prepared")
+        self.learner = Learner(self.settings.learn, self.geometry, self.voxel_mm)
+
+    def decline_loan(self, frame_shape: tuple[int, int]) -> bool:
+        """Do without borrowed darks and flats of another size; return whether there were any."""
+        if self._dark_flat is None or self._dark_flat.shape == frame_shape:
+            return False
+        self._dark_flat = None
+        return True
+
+    def push(self, block: ProjectionBlock) -> None:
+        """Take frames into the reconstruction; raise ValueError when they do not fit the detector."""
+        geometry, reconstruction = self.geometry, self.reconstruction
+        if geometry is None or reconstruction is None:
+            raise RuntimeError(f"run {self.uid} was not prepared")
+        if block.counts.shape[1:] != (geometry.n_v, geometry.n_u):
+            raise ValueError(
+                f"frames of {block.counts.shape[1]}×{block.counts.shape[2]} pixels came in a run of "
+                f"{geometry.n_v}×{geometry.n_u}: they were left out; do not change the detector's region in mid-run"
+            )
+        reconstruction.push(block)
+        if block.kind == "projection":
+            self.angle_source = block.angle_source
+
+    def shown_grids(self, positions_mm: dict[str, float]) -> dict[str, Grid]:
+        """Return the three orthogonal slices at the positions asked for, as large as the field of view."""
+        geometry = self.geometry
+        if geometry is None:
+            raise RuntimeError(f"run {self.uid} was not prepared")
+        size = self.settings.slices.size
+        across = size or max(2, int(2 * geometry.radius_mm / self.voxel_mm))
+        up = size or max(2, int(2 * geometry.half_height_mm / self.voxel_mm))
+        return {
+            "XY": Grid.slice_xy(z_mm=positions_mm["XY"], voxel_mm=self.voxel_mm, shape=(across, across)),
+            "XZ": Grid.slice_xz(y_mm=positions_mm["XZ"], voxel_mm=self.voxel_mm, shape=(up, across)),
+            "YZ": Grid.slice_yz(x_mm=positions_mm["YZ"], voxel_mm=self.voxel_mm, shape=(up, across)),
+        }
+
+    def preview_grid(self) -> Grid:
+        """Return the coarse volume around the axis that covers the field of view."""
+        geometry = self.geometry
+        if geometry is None:
+            raise RuntimeError(f"run {self.uid} was not prepared")
+        n = self.settings.slices.preview_size
+        voxel_mm = 2 * geometry.radius_mm / n
+        return Grid.volume(voxel_mm=voxel_mm, shape=(max(1, round(2 * geometry.half_height_mm / voxel_mm)), n, n))

@@ -1,0 +1,306 @@
+"""One tree of settings: defaults < TOML file < environment < keywords or command line.
+
+An environment variable names its place in the tree: BLUESKY_JIT_LEARN__PRESET=fast.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+ENVIRONMENT_PREFIX = "BLUESKY_JIT_"
+
+POSITIVE = {
+    "geometry": ("pixel_mm", "source_axis_mm", "source_detector_mm"),
+    "intake": ("queue_frames",),
+    "tomo": ("turns", "angles_per_turn", "saturation_counts"),
+    "slices": ("voxel_mm", "size", "updates_per_s", "preview_size"),
+    "learn": ("batch", "patch", "buffer"),
+}
+"""Settings that must be above 0."""
+HIGHEST_PORT = 65535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeometrySettings:
+    """The set-up, for runs whose start document does not describe it."""
+
+    kind: Literal["cone", "parallel"] = "cone"
+    """The beam's shape."""
+    pixel_mm: float | None = None
+    """Detector pixel size."""
+    source_axis_mm: float | None = None
+    """From the source to the rotation axis; cone only."""
+    source_detector_mm: float | None = None
+    """From the source to the detector; cone only."""
+    axis_offset_mm: float = 0.0
+    """Lab x of the rotation axis, measured at the axis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeSettings:
+    """How frames reach the session."""
+
+    queue_frames: int = 512
+    """Most frames that came inside events and wait to be used; what does not fit is counted and reported."""
+    file_patience_s: float = 5.0
+    """How long after a run's end its frames may still appear in their file."""
+    angle_key: str = ""
+    """Data key of the angle; empty: as the run says, or found by name."""
+    angle_unit: Literal["deg", "rad"] = "deg"
+    """Unit of the angle when its data key gives none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TomoSettings:
+    """Reconstruction."""
+
+    turns: float = 1.0
+    """Turns of projections in the window."""
+    angles_per_turn: int | None = None
+    """For runs whose start document does not say."""
+    saturation_counts: int = 65535
+    """Counts at which a pixel is full; 4095 for a camera of 12 bits."""
+    filter: Literal["ram-lak", "shepp-logan", "cosine", "hann"] = "ram-lak"
+    """Ramp filter; from left to right less noise and less detail."""
+    kernel: Literal["auto", "numba", "reference"] = "auto"
+    """What backprojects. `reference` is plain NumPy: exact, and far too slow for live use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceSettings:
+    """The slices that are shown and published."""
+
+    voxel_mm: float | None = None
+    """None: the pixel's size at the axis."""
+    size: int | None = None
+    """Points along each side; None: the field of view."""
+    updates_per_s: float = 10.0
+    """Most updates of the shown slices in a second."""
+    preview_size: int = 32
+    """Points along each side of the preview volume."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnSettings:
+    """Just-in-time learning."""
+
+    enabled: bool = True
+    """Without learning there are raw slices only."""
+    preset: str = "unet-fast"
+    """A network and its recipe: `unet-fast` or `fast`."""
+    seed: int = 0
+    """Of the weights, patches and batches."""
+    batch: int = 32
+    """Pairs in a training batch."""
+    patch: int = 20
+    """Points along each side of a training patch."""
+    buffer: int = 640
+    """Pairs kept for training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpicsSettings:
+    """Publishing as EPICS PVs."""
+
+    enabled: bool = True
+    """Whether there are PVs at all."""
+    prefix: str = "JIT:"
+    """Begins the name of every PV."""
+    interface: str = "127.0.0.1"
+    """Network address that the servers listen on; 0.0.0.0 is all of them."""
+    ca_port: int = 5064
+    """Port of the Channel Access server."""
+    pva_port: int = 5075
+    """Port of the pvAccess server."""
+    controls: bool = True
+    """Whether clients may write the controls."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TiledSettings:
+    """Publishing as Tiled records."""
+
+    uri: str = ""
+    """Empty: no Tiled records."""
+    api_key: str = field(default="", repr=False)
+    """Key that may write; keep it in the environment or in a file that only you can read."""
+    spill_directory: str = ""
+    """Where records wait while the server is away; empty: a folder in the user's cache."""
+
+    def __post_init__(self) -> None:
+        # Tiled prints addresses with the key in them; here it belongs where nobody shows it.
+        parts = urlsplit(self.uri)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        keys = [value for name, value in query if name == "api_key"]
+        if keys:
+            rest = urlencode([(name, value) for name, value in query if name != "api_key"])
+            object.__setattr__(self, "uri", parts._replace(query=rest).geturl())
+            object.__setattr__(self, "api_key", keys[-1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """Where `bluesky-jit serve` meets the RunEngine's documents."""
+
+    publish_address: str = "127.0.0.1:5577"
+    """RunEngine processes publish here."""
+    subscribe_address: str = "127.0.0.1:5578"
+    """The session, and anybody else, listens here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeamlineSettings:
+    """PV prefixes of the devices that a console makes."""
+
+    camera: str = "SIM:DET:"
+    """areaDetector's prefix, before `cam1:` and `HDF1:`."""
+    stage: str = "SIM:ROT"
+    """The rotation's motor record."""
+    shutter: str = "SIM:SHUTTER"
+    """An enum record with the states Closed and Open."""
+    sample: str = "SIM:SAMPLE"
+    """Moves the sample in and out of the beam; empty: there is no such positioner."""
+    ca_port: int = 5064
+    """Port where the IOCs' Channel Access is looked for on this machine."""
+    pva_port: int = 5075
+    """Port where the IOCs' pvAccess is looked for on this machine."""
+    file_directory: str = ""
+    """Folder that the camera's file plugin writes to, as the detector's machine sees it; empty: as its IOC has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set."""
+
+    geometry: GeometrySettings = field(default_factory=GeometrySettings)
+    intake: IntakeSettings = field(default_factory=IntakeSettings)
+    tomo: TomoSettings = field(default_factory=TomoSettings)
+    slices: SliceSettings = field(default_factory=SliceSettings)
+    learn: LearnSettings = field(default_factory=LearnSettings)
+    epics: EpicsSettings = field(default_factory=EpicsSettings)
+    tiled: TiledSettings = field(default_factory=TiledSettings)
+    serve: ServeSettings = field(default_factory=ServeSettings)
+    beamline: BeamlineSettings = field(default_factory=BeamlineSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def changed(self, changes: Mapping[str, Mapping[str, Any]], *, origin: str = "keywords") -> Settings:
+        """Return settings with some values replaced, `{"learn": {"seed": 3}}`; origin: named when they do not fit."""
+        return _merge(self, changes, origin)
+
+
+def load_settings(
+    file: str | os.PathLike[str] | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    **changes: Mapping[str, Any],
+) -> Settings:
+    """Return the defaults, overridden by a TOML file, the environment and keywords, in that order.
+
+    The file is `file`, or the one that BLUESKY_JIT_SETTINGS names.
+    """
+    environment = os.environ if environment is None else environment
+    settings = Settings()
+    path = file or environment.get(ENVIRONMENT_PREFIX + "SETTINGS")
+    if path:
+        settings = _merge(settings, _read_toml(Path(path)), str(path))
+    settings = _merge(settings, _from_environment(environment), "environment")
+    return _merge(settings, changes, "keywords")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"settings file {path} does not exist: check the path or BLUESKY_JIT_SETTINGS"
+        ) from None
+    except IsADirectoryError:
+        raise ValueError(f"settings file {path} is a folder: give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"settings file {path} is not valid TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+    for name, value in environment.items():
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+            section, _, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+            found.setdefault(section, {})[key] = value
+    return found
+
+
+def _merge(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
+    for section, values in changes.items():
+        known = [f.name for f in fields(Settings)]
+        if section not in known:
+            raise ValueError(f"{origin}: there is no section {section!r} in the settings; there are {', '.join(known)}")
+        part = getattr(settings, section)
+        if is_dataclass(values) and type(values) is type(part):
+            settings = replace(settings, **{section: values})
+            continue
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{origin}: section {section} is {values!r}: give a table of settings")
+        types = get_type_hints(type(part))
+        for key, value in values.items():
+            if key not in types:
+                raise ValueError(f"{origin}: there is no setting {section}.{key}; there are {', '.join(types)}")
+            place = f"{origin}: {section}.{key}"
+            value = _converted(value, types[key], place)
+            _require_fit(section, key, value, place)
+            part = replace(part, **{key: value})
+        settings = replace(settings, **{section: part})
+    return settings
+
+
+def _require_fit(section: str, key: str, value: Any, place: str) -> None:
+    """Raise ValueError for a number that nothing could work with."""
+    if not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise ValueError(f"{place} is {value}: give a finite number")
+    if key in POSITIVE.get(section, ()) and value <= 0:
+        raise ValueError(f"{place} is {value}: give a number above 0")
+    if key.endswith("_port") and not 0 <= value <= HIGHEST_PORT:
+        raise ValueError(f"{place} is {value}: give a port from 0 to {HIGHEST_PORT}")
+
+
+def _converted(value: Any, kind: Any, place: str) -> Any:
+    """Turn a value (text, when it comes from the environment or the command line) into the setting's type."""
+    if get_origin(kind) is UnionType:
+        if value is None or (isinstance(value, str) and value.lower() in ("", "none")):
+            return None
+        kind = next(option for option in get_args(kind) if option is not type(None))
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{place} is {value!r}: give one of {', '.join(map(str, get_args(kind)))}")
+        return value
+    if kind is bool and isinstance(value, str):
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "on": True,
+            "0": False,
+            "false": False,
+            "no": False,
+            "off": False,
+        }
+        if value.lower() not in words:
+            raise ValueError(f"{place} is {value!r}: give true or false")
+        return words[value.lower()]
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{place} is {value!r}: give true or false")
+    try:
+        return kind(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{place} is {value!r}: give a value of type {kind.__name__}") from None

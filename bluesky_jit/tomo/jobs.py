@@ -1,0 +1,85 @@
+"""The job table: what every backprojection kernel is asked, and the plain NumPy answer that defines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from bluesky_jit.tomo.geometry import Grid
+
+MIN_DEPTH = 1e-3
+"""A point nearer to the source than this part of the way to the axis, or behind it, reads zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """Hold filtered projections as the kernels read them.
+
+    values: int16 (n_slots, n_v + 2, n_u + 2) with a border of zeros, so that "outside" reads as zero;
+    scales: float32 (n_slots,), the factor that turns a slot's integers back into numbers. CUDA kernels hold both on the
+    device.
+    """
+
+    values: Any
+    scales: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Jobs:
+    """Ask for grids: each projection, times a signed scale, is added into its split of every grid.
+
+    matrices: float64 (n, 3, 4), from the geometry, for pixels counted without the border;
+    slots: int64 (n,), where each projection lies; scales: float64 (n,), its weight (negative takes it out again);
+    splits: int64 (n,), which split it is added to; grids: all of one shape.
+    """
+
+    projections: Slots
+    matrices: np.ndarray
+    slots: np.ndarray
+    scales: np.ndarray
+    splits: np.ndarray
+    n_splits: int
+    grids: tuple[Grid, ...]
+
+    @property
+    def result_shape(self) -> tuple[int, int, int, int, int]:
+        return (len(self.grids), self.n_splits, *self.grids[0].shape)
+
+
+class Kernel(Protocol):
+    """Backproject a job table into float32 (n_grids, n_splits, nz, ny, nx)."""
+
+    def run(self, jobs: Jobs) -> np.ndarray: ...
+
+
+class ReferenceKernel:
+    """Define the answer in float64 NumPy: bilinear in the detector, weight 1/w², zero outside."""
+
+    def run(self, jobs: Jobs) -> np.ndarray:
+        result = np.zeros(jobs.result_shape, dtype=np.float64)
+        for g, grid in enumerate(jobs.grids):
+            points = np.concatenate([grid.points().reshape(-1, 3), np.ones((np.prod(grid.shape), 1))], axis=1)
+            for matrix, slot, scale, split in zip(jobs.matrices, jobs.slots, jobs.scales, jobs.splits, strict=True):
+                image = np.asarray(jobs.projections.values[slot], dtype=np.float64) * float(
+                    jobs.projections.scales[slot]
+                )
+                uw, vw, w = matrix @ points.T
+                inverse = np.where(w > MIN_DEPTH, 1 / np.where(w > MIN_DEPTH, w, 1), 0)
+                values = _bilinear(image, vw * inverse + 1, uw * inverse + 1)
+                result[g, split] += (scale * values * inverse**2).reshape(grid.shape)
+        return result.astype(np.float32)
+
+
+def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Interpolate a zero-bordered image; a point outside its border reads zero."""
+    n_rows, n_columns = image.shape
+    rows = np.clip(rows, 0, n_rows - 1)
+    columns = np.clip(columns, 0, n_columns - 1)
+    r = np.minimum(rows.astype(np.int64), n_rows - 2)
+    c = np.minimum(columns.astype(np.int64), n_columns - 2)
+    fr, fc = rows - r, columns - c
+    upper = image[r, c] * (1 - fc) + image[r, c + 1] * fc
+    lower = image[r + 1, c] * (1 - fc) + image[r + 1, c + 1] * fc
+    return upper * (1 - fr) + lower * fr

@@ -1,0 +1,65 @@
+"""The seam between reconstruction and the session: what every reconstructor offers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from bluesky_jit.messages import AnglesUsed, ProjectionBlock
+from bluesky_jit.tomo.correct import DarkFlat
+from bluesky_jit.tomo.geometry import Geometry, Grid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceSet:
+    """Carry images of grids, all made from the same projections.
+
+    images: one float32 (nz, ny, nx) in 1/mm for each grid; complete: whether the projections cover the whole arc, short
+    of which the images are too low by about the part that lacks; frame_time_s: time stamp of the newest projection;
+    clipped_fraction: of the pixels of these projections, those too dark or too bright to measure; pushed: projections
+    come so far.
+    """
+
+    images: tuple[np.ndarray, ...]
+    angles: AnglesUsed
+    complete: bool
+    frame_time_s: float
+    clipped_fraction: float
+    pushed: int
+
+
+@runtime_checkable
+class Reconstructor(Protocol):
+    """Take frames in, give images of grids back. One thread pushes and settles; any threads ask."""
+
+    @property
+    def geometry(self) -> Geometry: ...
+
+    @property
+    def dark_flat(self) -> DarkFlat: ...
+
+    @property
+    def ready(self) -> bool: ...
+
+    @property
+    def window_count(self) -> int: ...
+
+    @property
+    def clipped_fraction(self) -> float: ...
+
+    @property
+    def complete(self) -> bool: ...
+
+    def set_axis_offset(self, offset_mm: float) -> None: ...
+
+    def push(self, block: ProjectionBlock) -> None: ...
+
+    def settle(self) -> bool: ...
+
+    def slices(self, grids: tuple[Grid, ...]) -> SliceSet | None: ...
+
+    def pairs(self, grids: tuple[Grid, ...]) -> np.ndarray | None: ...
+
+    def warnings(self) -> tuple[str, ...]: ...

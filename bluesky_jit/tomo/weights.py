@@ -1,0 +1,109 @@
+"""Give each projection the arc it stands for, whatever order and spacing the angles have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SEAM_RAD = np.pi / 12
+"""A gap up to this wide is lost frames; a wider one is an arc not measured, ..."""
+SEAM_STEPS = 4
+"""... unless it is no wider than this many mean spacings."""
+SAME_ANGLE = 0.2
+"""Angles nearer than this part of the mean spacing are one angle measured again in a later turn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arc:
+    """Describe what angles, folded into one period, cover: length_rad from start_rad on; all of it when closed."""
+
+    period_rad: float
+    start_rad: float
+    length_rad: float
+    largest_gap_rad: float
+    closed: bool
+
+    @property
+    def part(self) -> float:
+        """Return what part of the period is covered, 0 to 1."""
+        return self.length_rad / self.period_rad
+
+
+def period_of(kind: str) -> float:
+    """Return the arc after which a geometry repeats itself: a full turn for a cone, half a turn for a parallel beam."""
+    return 2 * np.pi if kind == "cone" else np.pi
+
+
+def covered_arc(angles_rad: np.ndarray, period_rad: float) -> Arc:
+    """Find the arc that the angles (n,) cover, each end reaching half a mean spacing beyond the last angle."""
+    folded = np.sort(np.mod(angles_rad, period_rad))
+    n = len(folded)
+    if n < 2:
+        start = float(folded[0]) if n else 0.0
+        return Arc(period_rad=period_rad, start_rad=start, length_rad=0.0, largest_gap_rad=period_rad, closed=False)
+    gaps = np.diff(folded, append=folded[0] + period_rad)
+    widest = int(np.argmax(gaps))
+    gap = float(gaps[widest])
+    others = np.delete(gaps, widest)
+    n_repeated = np.count_nonzero(others <= SAME_ANGLE * others.mean())
+    spacing = (period_rad - gap) / max(n - 1 - n_repeated, 1)
+    if gap <= max(SEAM_RAD, SEAM_STEPS * spacing):
+        return Arc(
+            period_rad=period_rad,
+            # In the middle of the widest gap, so that no repeated angle is cut in two by the seam.
+            start_rad=float(folded[widest]) + gap / 2,
+            length_rad=period_rad,
+            largest_gap_rad=gap,
+            closed=True,
+        )
+    first = float(folded[(widest + 1) % n])
+    return Arc(
+        period_rad=period_rad,
+        start_rad=first - spacing / 2,
+        length_rad=period_rad - gap + spacing,
+        largest_gap_rad=gap,
+        closed=False,
+    )
+
+
+def split_weights(angles_rad: np.ndarray, splits: np.ndarray, n_splits: int, arc: Arc) -> np.ndarray:
+    """Return the arc, float64 (n,) in rad, that each angle stands for within its split: every split sums to the arc.
+
+    Otherwise a lost frame would make one split estimate more of the object than another.
+    """
+    weights = np.zeros(len(angles_rad))
+    for split in range(n_splits):
+        members = splits == split
+        weights[members] = arc_weights(angles_rad[members], arc)
+    return weights
+
+
+def arc_weights(angles_rad: np.ndarray, arc: Arc) -> np.ndarray:
+    """Return the arc, float64 (n,) in rad, that each angle stands for: half the gaps to its two neighbours."""
+    n = len(angles_rad)
+    if n == 0:
+        return np.zeros(0)
+    position = np.mod(np.asarray(angles_rad, dtype=np.float64) - arc.start_rad, arc.period_rad)
+    order = np.argsort(position, kind="stable")
+    group = _same_angles(position[order], arc)
+    members = np.bincount(group)
+    centres = np.bincount(group, weights=position[order]) / members
+    if arc.closed:
+        edges = (centres + np.append(centres[1:], centres[0] + arc.period_rad)) / 2
+        widths = np.diff(edges, prepend=edges[-1] - arc.period_rad)
+    else:
+        edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [arc.length_rad]])
+        widths = np.diff(edges)
+    weights = np.empty(n)
+    weights[order] = (widths / members)[group]
+    return weights
+
+
+def _same_angles(position: np.ndarray, arc: Arc) -> np.ndarray:
+    """Number the groups of (nearly) equal angles in sorted positions (n,).
+
+    Half gaps alone would give the middle one of three repeated angles nothing and waste what it measured.
+    """
+    apart = np.diff(position) > SAME_ANGLE * arc.length_rad / len(position)
+    return np.concatenate([[0], np.cumsum(apart)])

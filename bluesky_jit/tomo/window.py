@@ -1,0 +1,160 @@
+"""Keep the newest projections: raw counts beside filtered values, with what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bluesky_jit.tomo.jobs import Slots
+
+FULL_SCALE = 32767
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowView:
+    """Name the projections of the window at one moment, in the order of acquisition. Its small arrays never change.
+
+    projections: the store that the slots lie in; slots: int64 (n,); angles_rad: float64 (n,), continuous over turns;
+    acquisition, unique_ids: int64 (n,); frame_times_s: float64 (n,); clipped: float32 (n,), the fraction of clipped
+    pixels; pushed: how many projections had come; filtered: whether all these are (they are not before the first flat).
+    """
+
+    projections: Slots
+    slots: np.ndarray
+    angles_rad: np.ndarray
+    acquisition: np.ndarray
+    unique_ids: np.ndarray
+    frame_times_s: np.ndarray
+    clipped: np.ndarray
+    pushed: int
+    filtered: bool
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+class Window:
+    """Hold the projections of the last `n_projections` acquisition numbers, for one writer and any number of readers.
+
+    A reader takes `view`, which is replaced as a whole and never changes, works on its slots, and then asks
+    `intact(view)`: the store has `spare` slots more than the window, so what a view names is overwritten only that many
+    pushes later.
+    No locks: the writer never waits for a reader.
+    """
+
+    def __init__(self, n_v: int, n_u: int, n_projections: int, *, spare: int | None = None) -> None:
+        if n_projections < 1:
+            raise ValueError(f"n_projections is {n_projections}: a window holds at least one projection")
+        self.n_projections = n_projections
+        self.spare = n_projections // 4 + 8 if spare is None else spare
+        n = n_projections + self.spare
+        self._shape = (n_v, n_u)
+        self._counts = np.zeros((n, n_v, n_u), dtype=np.uint16)
+        self._projections = self._empty_slots()
+        self._angles = np.zeros(n)
+        self._acquisition = np.zeros(n, dtype=np.int64)
+        self._unique_ids = np.zeros(n, dtype=np.int64)
+        self._frame_times = np.zeros(n)
+        self._clipped = np.zeros(n, dtype=np.float32)
+        self._filtered = np.zeros(n, dtype=bool)
+        self._begun = 0
+        self._done = 0
+        self.view = self._make_view()
+
+    @property
+    def pushed(self) -> int:
+        return self._done
+
+    def push(
+        self,
+        counts: np.ndarray,
+        filtered: np.ndarray | None,
+        *,
+        angle_rad: float,
+        acquisition: int,
+        unique_id: int,
+        frame_time_s: float,
+        clipped: float = 0.0,
+    ) -> None:
+        """Store one projection, counts uint16 and filtered float32 (n_v, n_u) or, while there are no flats, None."""
+        self._begun += 1
+        slot = self._done % len(self._counts)
+        previous = self._angles[slot - 1] if self._done else angle_rad
+        self._counts[slot] = counts
+        self._angles[slot] = angle_rad + 2 * np.pi * np.round((previous - angle_rad) / (2 * np.pi))
+        self._acquisition[slot] = acquisition
+        self._unique_ids[slot] = unique_id
+        self._frame_times[slot] = frame_time_s
+        self._store(self._projections, slot, filtered, clipped)
+        self._done += 1
+        self.view = self._make_view()
+
+    def intact(self, view: WindowView) -> bool:
+        """Say whether the projections that a view names are unchanged; ask it after the kernel has run on them."""
+        return view.projections is not self._projections or self._begun <= view.pushed + self.spare
+
+    def refilter(self, function: Callable[[np.ndarray], tuple[np.ndarray, float]]) -> None:
+        """Filter the raw counts again; function takes counts (n_v, n_u) to filtered values and clipped fraction.
+
+        The results go to a new store: views taken before keep the old one, which nobody writes to any more.
+        """
+        projections = self._empty_slots()
+        for slot in self._newest_slots():
+            filtered, clipped = function(self._counts[slot])
+            self._store(projections, slot, filtered, clipped)
+        self._projections = projections
+        self.view = self._make_view()
+
+    def unfilter(self) -> None:
+        """Take back what was filtered: there are raw counts only until they are filtered again."""
+        self._filtered[:] = False
+        self.view = self._make_view()
+
+    def _empty_slots(self) -> Slots:
+        n, (n_v, n_u) = len(self._counts), self._shape
+        return Slots(values=np.zeros((n, n_v + 2, n_u + 2), dtype=np.int16), scales=np.ones(n, dtype=np.float32))
+
+    def _store(self, projections: Slots, slot: int, filtered: np.ndarray | None, clipped: float) -> None:
+        self._filtered[slot] = filtered is not None
+        self._clipped[slot] = clipped
+        if filtered is not None:
+            projections.scales[slot] = quantise(filtered, projections.values[slot])
+
+    def _newest_slots(self) -> np.ndarray:
+        pushes = np.arange(max(0, self._done - self.n_projections), self._done)
+        return pushes % len(self._counts)
+
+    def _make_view(self) -> WindowView:
+        slots = self._newest_slots()
+        acquisition = self._acquisition[slots]
+        if len(slots):
+            # Frames can be filled in late or sent twice: order by acquisition and let the last one sent count.
+            _, last = np.unique(acquisition[::-1], return_index=True)
+            slots = slots[::-1][last]
+            acquisition = self._acquisition[slots]
+            slots = slots[acquisition > acquisition[-1] - self.n_projections]
+        return WindowView(
+            projections=self._projections,
+            slots=slots.astype(np.int64),
+            angles_rad=self._angles[slots],
+            acquisition=self._acquisition[slots],
+            unique_ids=self._unique_ids[slots],
+            frame_times_s=self._frame_times[slots],
+            clipped=self._clipped[slots],
+            pushed=self._done,
+            filtered=bool(self._filtered[slots].all()),
+        )
+
+
+def quantise(filtered: np.ndarray, slot: np.ndarray) -> np.float32:
+    """Write float32 (n_v, n_u) into the inside of an int16 slot (n_v + 2, n_u + 2); return its scale."""
+    largest = np.float32(max(-float(filtered.min()), float(filtered.max())))
+    if largest == 0:
+        slot[1:-1, 1:-1] = 0
+        return np.float32(1)
+    scaled = filtered * (np.float32(FULL_SCALE) / largest)
+    np.rint(scaled, out=scaled)
+    slot[1:-1, 1:-1] = scaled
+    return largest / np.float32(FULL_SCALE)

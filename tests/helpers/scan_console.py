@@ -1,0 +1,57 @@
+"""A console without a terminal: one line of JSON in for each tomo_scan, one line out for how it ended.
+
+Started by tests as a process of its own, with BLUESKY_JIT_SETTINGS. Ctrl-C is what it is at a console.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any
+
+from bluesky_jit.beamline.environment import loopback_epics
+from bluesky_jit.settings import load_settings
+
+SETTINGS = load_settings()
+loopback_epics(SETTINGS)
+
+from bluesky import RunEngine  # noqa: E402
+from bluesky.utils import RunEngineInterrupted  # noqa: E402
+
+from bluesky_jit.beamline.console import make_devices, missing_devices, subscribe_jit  # noqa: E402
+from bluesky_jit.beamline.plans import tomo_scan  # noqa: E402
+
+
+def say(**values: Any) -> None:
+    sys.stdout.write(json.dumps(values) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    # The engine has a handler of its own during a scan; between scans Ctrl-C ends nothing.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    engine = RunEngine({})
+    ends: list[dict[str, Any]] = []
+    engine.subscribe(lambda _, stop: ends.append(stop), "stop")
+    devices = make_devices(SETTINGS)
+    say(missing=subscribe_jit(engine, SETTINGS, 20.0))
+    for line in sys.stdin:
+        if missing := missing_devices(devices, 40.0):
+            say(error=missing)
+            continue
+        ends.clear()
+        error = ""
+        try:
+            engine(tomo_scan(*devices.arguments, geometry=SETTINGS.geometry, **json.loads(line)))
+        except RunEngineInterrupted as interruption:
+            error = f"{type(interruption).__name__}"
+            if engine.state == "paused":
+                engine.abort("the sample fell")
+        except Exception as failure:  # noqa: BLE001 - told to the test
+            error = f"{type(failure).__name__}: {failure}"
+        stop = ends[-1] if ends else {}
+        say(uid=stop.get("run_start", ""), status=stop.get("exit_status", ""), reason=stop.get("reason"), error=error)
+
+
+main()

@@ -1,0 +1,175 @@
+"""Readers: frames from events and from real HDF5 files, also while they grow."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bluesky_jit.intake.frames import (
+    EPICS_EPOCH_S,
+    FramesNotReady,
+    RunFrames,
+    as_counts,
+    path_of,
+    split_message,
+    unix_times,
+)
+from bluesky_jit.messages import Asset, AssetFrames, InlineFrames
+
+NOW_S = 1_790_000_000.0
+
+
+def inline(counts: np.ndarray, first_id: int = 0) -> InlineFrames:
+    n = len(counts)
+    return InlineFrames(
+        run_uid="r",
+        kind="projection",
+        counts=counts,
+        unique_ids=np.arange(first_id, first_id + n),
+        frame_times_s=np.full(n, NOW_S),
+        angles_rad=np.linspace(0, 1, n),
+        angle_source="same stream",
+    )
+
+
+def filed(path: Path, first: int, count: int, *, swmr: bool = True, dataset: str = "/entry/data/data") -> AssetFrames:
+    def asset(name: str) -> Asset:
+        return Asset(uri=f"file://localhost{path}", dataset=name, first=first, count=count, swmr=swmr)
+
+    return AssetFrames(
+        run_uid="r",
+        kind="projection",
+        image=asset(dataset),
+        angle=asset("/angle"),
+        unique_id=asset("/id"),
+        frame_time=asset("/time"),
+        angle_scale=np.pi / 180,
+        angles_rad=None,
+        angle_source="same stream",
+        document_time_s=NOW_S,
+    )
+
+
+class Writer:
+    """Write frames as a file plugin does: one at a time, with SWMR."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = h5py.File(path, "w", libver="latest", locking=False)
+        self.data = self.file.create_dataset(
+            "/entry/data/data", (0, 4, 6), maxshape=(None, 4, 6), chunks=(1, 4, 6), dtype="u2"
+        )
+        self.columns = {
+            name: self.file.create_dataset(name, (0,), maxshape=(None,), dtype=dtype, chunks=(16,))
+            for name, dtype in (("/angle", "f8"), ("/id", "i8"), ("/time", "f8"))
+        }
+        self.file.swmr_mode = True
+
+    def write(self, value: int) -> None:
+        n = len(self.data)
+        self.data.resize(n + 1, axis=0)
+        self.data[n] = value
+        for name, number in (("/angle", 3.0 * n), ("/id", 100 + n), ("/time", NOW_S - EPICS_EPOCH_S + n)):
+            self.columns[name].resize(n + 1, axis=0)
+            self.columns[name][n] = number
+        self.data.flush()
+        for column in self.columns.values():
+            column.flush()
+
+
+@pytest.fixture
+def run() -> Iterator[RunFrames]:
+    frames = RunFrames(clock=lambda: NOW_S)
+    yield frames
+    frames.close()
+
+
+def test_a_growing_file_is_read_row_by_row(tmp_path: Path, run: RunFrames) -> None:
+    path = tmp_path / "frames.h5"
+    writer = Writer(path)
+    writer.write(1)
+    writer.write(2)
+    block = run.frames(filed(path, 0, 2))
+    assert block.counts[:, 0, 0].tolist() == [1, 2]
+    assert block.angles_rad == pytest.approx(np.deg2rad([0, 3]))
+    assert block.unique_ids.tolist() == [100, 101]
+    assert block.acquisition.tolist() == [0, 1]
+    assert block.frame_times_s.tolist() == [NOW_S, NOW_S + 1]
+    with pytest.raises(FramesNotReady) as early:
+        run.frames(filed(path, 2, 2))
+    assert early.value.available == 0
+    writer.write(3)
+    with pytest.raises(FramesNotReady) as half:
+        run.frames(filed(path, 2, 2))
+    assert half.value.available == 1
+    writer.write(4)
+    assert run.frames(filed(path, 2, 2)).counts[:, 0, 0].tolist() == [3, 4]
+    writer.file.close()
+
+
+def test_a_file_that_does_not_exist_yet_is_not_ready(tmp_path: Path, run: RunFrames) -> None:
+    with pytest.raises(FramesNotReady, match="cannot be opened yet"):
+        run.frames(filed(tmp_path / "later.h5", 0, 1))
+
+
+def test_a_file_without_the_dataset_is_not_ready(tmp_path: Path, run: RunFrames) -> None:
+    path = tmp_path / "frames.h5"
+    writer = Writer(path)
+    with pytest.raises(FramesNotReady, match="no dataset /nothing"):
+        run.frames(filed(path, 0, 1, dataset="/nothing"))
+    writer.file.close()
+
+
+def test_a_path_with_spaces_is_found(tmp_path: Path) -> None:
+    assert path_of("file://localhost/data/run%201/f.h5") == Path("/data/run 1/f.h5")
+
+
+@pytest.mark.parametrize("uri", ["http://localhost/f.h5", "file://elsewhere/f.h5"])
+def test_files_elsewhere_are_refused(uri: str) -> None:
+    with pytest.raises(ValueError, match="only files on this machine"):
+        path_of(uri)
+
+
+def test_areadetector_times_are_told_from_unix_times() -> None:
+    assert unix_times(np.array([NOW_S - EPICS_EPOCH_S]), NOW_S + 60).tolist() == [NOW_S]
+    assert unix_times(np.array([NOW_S]), NOW_S + 60).tolist() == [NOW_S]
+
+
+def test_repeated_frames_are_left_out(run: RunFrames) -> None:
+    run.frames(inline(np.zeros((2, 4, 6), dtype=np.uint16), first_id=5))
+    again = run.frames(inline(np.ones((2, 4, 6), dtype=np.uint16), first_id=6))
+    assert again.unique_ids.tolist() == [7]
+    assert run.ledger.received == 3
+
+
+@pytest.mark.parametrize(
+    ("frame", "words"),
+    [
+        (np.array([[[np.nan, 1.0]]]), "NaN"),
+        (np.array([[[-1, 1]]]), "between -1 and 1"),
+        (np.array([[[70000, 1]]]), "counts from 0 to 65535"),
+    ],
+)
+def test_counts_that_would_not_survive_are_refused(frame: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        as_counts(frame)
+
+
+def test_whole_numbers_of_other_types_become_counts() -> None:
+    assert as_counts(np.array([[[0.0, 65535.0]]])).tolist() == [[[0, 65535]]]
+    assert as_counts(np.array([[[3]]], dtype=np.int32)).dtype == np.uint16
+
+
+def test_a_refused_frame_is_not_in_the_ledger(run: RunFrames) -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        run.frames(inline(np.full((1, 4, 6), np.nan)))
+    assert run.ledger.received == 0
+
+
+def test_long_messages_are_cut(tmp_path: Path) -> None:
+    parts = list(split_message(filed(tmp_path / "f.h5", 10, 70), 32))
+    assert [(p.image.first, p.image.count) for p in parts] == [(10, 32), (42, 32), (74, 6)]  # type: ignore[union-attr]
+    events = list(split_message(inline(np.zeros((5, 4, 6), dtype=np.uint16)), 2))
+    assert [len(p.counts) for p in events] == [2, 2, 1]  # type: ignore[union-attr]
+    assert np.concatenate([p.angles_rad for p in events]) == pytest.approx(np.linspace(0, 1, 5))

@@ -1,0 +1,112 @@
+"""The ledger: every frame is numbered once, and what is missing or doubled is named."""
+
+import numpy as np
+
+from bluesky_jit.intake.ledger import Ledger
+
+
+def test_numbers_begin_at_the_first_frame_of_the_run() -> None:
+    ledger = Ledger()
+    assert ledger.enter("projection", np.array([70, 71, 72]), 3).acquisition.tolist() == [0, 1, 2]
+    assert ledger.received == 3
+    assert ledger.lost == 0
+
+
+def test_a_gap_is_a_lost_frame_until_it_comes() -> None:
+    ledger = Ledger()
+    arrivals = ledger.enter("projection", np.array([10, 11, 14]), 3)
+    assert arrivals.missing == (12, 13)
+    assert arrivals.acquisition.tolist() == [0, 1, 4]
+    assert ledger.lost == 2
+    late = ledger.enter("projection", np.array([12]), 1)
+    assert late.acquisition.tolist() == [2]
+    assert late.keep.tolist() == [True]
+    assert ledger.lost == 1
+
+
+def test_a_gap_between_blocks_is_noticed() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([0, 1]), 2)
+    assert ledger.enter("projection", np.array([3]), 1).missing == (2,)
+
+
+def test_a_repeat_is_left_out() -> None:
+    ledger = Ledger()
+    arrivals = ledger.enter("projection", np.array([5, 6, 6, 7]), 4)
+    assert arrivals.keep.tolist() == [True, True, False, True]
+    assert arrivals.duplicates == (6,)
+    assert ledger.received == 3
+
+
+def test_frames_in_the_wrong_order_are_not_lost() -> None:
+    ledger = Ledger()
+    arrivals = ledger.enter("projection", np.array([0, 2, 1, 3]), 4)
+    assert arrivals.missing == ()
+    assert arrivals.acquisition.tolist() == [0, 2, 1, 3]
+    assert ledger.lost == 0
+
+
+def test_kinds_are_counted_apart() -> None:
+    ledger = Ledger()
+    ledger.enter("dark", np.array([1, 2]), 2)
+    ledger.enter("flat", np.array([3]), 1)
+    assert (ledger.count("dark"), ledger.count("flat"), ledger.count("projection")) == (2, 1, 0)
+    assert ledger.enter("projection", np.array([4]), 1).acquisition.tolist() == [0]
+
+
+def test_frames_without_ids_are_numbered_as_they_come() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", None, 2)
+    assert ledger.enter("projection", None, 2).acquisition.tolist() == [2, 3]
+
+
+def test_a_frame_from_before_the_first_one_is_late_and_not_a_repeat() -> None:
+    ledger = Ledger()
+    arrivals = ledger.enter("projection", np.array([2, 1, 3]), 3, np.array([0.2, 0.1, 0.3]))
+    assert arrivals.acquisition.tolist() == [0, -1, 1]
+    assert arrivals.keep.all()
+    assert (ledger.received, ledger.lost) == (3, 0)
+
+
+def test_a_counter_that_starts_anew_is_followed() -> None:
+    """A driver may count from one again for each acquisition: newer frames with old ids are no repeats."""
+    ledger = Ledger()
+    ledger.enter("flat", np.array([1, 2, 3]), 3, np.array([0.1, 0.2, 0.3]))
+    again = ledger.enter("flat", np.array([1, 2]), 2, np.array([5.1, 5.2]))
+    assert again.restarted
+    assert again.keep.all()
+    assert again.acquisition.tolist() == [3, 4]
+    assert (ledger.received, ledger.lost) == (5, 0)
+
+
+def test_ids_that_never_count_are_numbered_as_they_come() -> None:
+    ledger = Ledger()
+    numbers = [ledger.enter("projection", np.array([1]), 1, np.array([float(n)])).acquisition[0] for n in range(4)]
+    assert numbers == [0, 1, 2, 3]
+
+
+def test_the_same_frame_again_is_a_repeat() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([7, 8]), 2, np.array([0.1, 0.2]))
+    again = ledger.enter("projection", np.array([8]), 1, np.array([0.2]))
+    assert again.duplicates == (8,)
+    assert not again.keep.any()
+
+
+def test_a_wild_id_costs_neither_time_nor_memory() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([0, 1]), 2, np.array([0.1, 0.2]))
+    wild = ledger.enter("projection", np.array([2**31]), 1, np.array([0.3]))
+    assert wild.restarted
+    assert wild.missing == ()
+    back = ledger.enter("projection", np.array([3]), 1, np.array([0.4]))
+    assert back.keep.all()
+    assert ledger.lost == 0
+
+
+def test_frames_that_a_run_was_to_bring_and_did_not_are_lost() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([0, 1, 4]), 3)
+    assert ledger.expect("projection", 7) == 2
+    assert ledger.lost == 4
+    assert ledger.expect("projection", 7) == 0

@@ -1,0 +1,82 @@
+"""Stored scans: Data Exchange and NXtomo files, real ones where they are at hand."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from bluesky_jit.intake.sources import open_scan
+
+REAL = Path(__file__).parents[4] / "shared" / "data"
+needs_real_scans = pytest.mark.skipif(not REAL.exists(), reason="the folder of real scans is not here")
+
+
+def nxtomo(path: Path, keys: list[int], *, angle_group: str = "entry/data", units: str = "deg") -> np.ndarray:
+    frames = np.arange(len(keys) * 6, dtype=np.uint16).reshape(len(keys), 2, 3)
+    with h5py.File(path, "w") as file:
+        file["entry/data/data"] = frames
+        file["entry/data/image_key"] = keys
+        file[f"{angle_group}/rotation_angle"] = np.linspace(0, 180, len(keys))
+        file[f"{angle_group}/rotation_angle"].attrs["units"] = units
+    return frames
+
+
+def test_nxtomo_frames_are_sorted_by_image_key(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    frames = nxtomo(path, [2, 1, 0, 0, 3, 0, 1])
+    scan = open_scan(path)
+    assert (scan.layout, scan.n_projections, scan.frame_shape) == ("NXtomo", 3, (2, 3))
+    blocks = {block.kind: block for block in scan.blocks()}
+    assert (blocks["dark"].counts == frames[[0]]).all()
+    assert (blocks["flat"].counts == frames[[1, 6]]).all()
+    assert (blocks["projection"].counts == frames[[2, 3, 5]]).all()
+    assert blocks["projection"].angles_rad == pytest.approx(np.deg2rad(np.linspace(0, 180, 7)[[2, 3, 5]]))
+
+
+def test_angles_may_lie_in_the_sample_and_in_radians(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    nxtomo(path, [0, 0], angle_group="entry/sample", units="rad")
+    assert open_scan(path).angles_rad.tolist() == [0.0, 180.0]
+
+
+def test_long_scans_come_in_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    frames = nxtomo(path, [0] * 10)
+    blocks = list(open_scan(path).blocks(size=4))
+    assert [len(block) for block in blocks] == [4, 4, 2]
+    assert (np.concatenate([block.counts for block in blocks]) == frames).all()
+    assert np.concatenate([block.acquisition for block in blocks]).tolist() == list(range(10))
+
+
+@needs_real_scans
+def test_the_tooth_scan_is_read() -> None:
+    scan = open_scan(REAL / "tooth.h5")
+    assert (scan.layout, scan.n_projections, scan.frame_shape) == ("Data Exchange", 181, (2, 640))
+    assert {kind: len(rows) for kind, (_, rows) in scan.rows.items()} == {"projection": 181, "dark": 10, "flat": 10}
+    assert np.rad2deg(scan.angles_rad[[0, -1]]) == pytest.approx([0, 179], abs=0.01)
+    first = next(block for block in scan.blocks() if block.kind == "flat")
+    with h5py.File(REAL / "tooth.h5") as file:
+        assert (first.counts == np.rint(file["exchange/data_white"][:])).all()
+
+
+@needs_real_scans
+@pytest.mark.parametrize(
+    ("name", "words"), [("k11-18014.nxs", "k11-18014-imaging.h5, which is missing"), ("i12_112482.nxs", "no images")]
+)
+def test_a_record_without_its_images_says_where_they_are(name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        open_scan(REAL / name)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no scan")
+    with pytest.raises(ValueError, match="no HDF5 file"):
+        open_scan(text)
+    empty = tmp_path / "empty.h5"
+    h5py.File(empty, "w").close()
+    with pytest.raises(ValueError, match="neither Data Exchange"):
+        open_scan(empty)
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        open_scan(tmp_path / "none.h5")

@@ -1,0 +1,137 @@
+"""Whole-slice inference."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bluesky_jit.learn.denoiser import BFLOAT16_LIMIT, Denoiser
+from bluesky_jit.learn.networks import PRESETS, Weights, initialise, preset_named
+from bluesky_jit.learn.trainer import Trainer
+
+
+def some_weights(name: str = "unet-fast", *, seed: int = 0, step: int = 1) -> Weights:
+    network = preset_named(name).build()
+    initialise(network, seed)
+    tensors = {key: value.detach().clone() for key, value in network.state_dict().items()}
+    return Weights(preset=name, step=step, mean=0.03, scale=0.02, tensors=tensors)
+
+
+def slab(shape: tuple[int, int], *, seed: int = 0, contrast: float = 1.0) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=(1, 1, *shape))
+    return (0.03 + contrast * 0.02 * noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("shape", [(20, 20), (30, 30), (37, 53), (100, 100), (128, 128)])
+def test_slices_of_any_size_come_back_in_that_size(name, shape):
+    denoiser = Denoiser(name)
+    denoiser.load(some_weights(name))
+    denoised = denoiser.apply(slab(shape))
+    assert (denoised.shape, denoised.dtype) == (shape, np.float32)
+    assert np.all(np.isfinite(denoised))
+
+
+def test_it_computes_what_the_trainer_trained(scene):
+    trainer = Trainer("unet-fast")
+    for step in range(50):
+        trainer.train_step(scene.pairs(32, seed=step))
+    denoiser = Denoiser("unet-fast", bfloat16=False)
+    denoiser.load(trainer.snapshot())
+    held_out = scene.held_out
+    denoised = denoiser.apply(held_out.u[0])
+    error = np.sum((denoised - held_out.v[0, 0, 0]) ** 2) / np.sum((held_out.u - held_out.v) ** 2)
+    assert trainer.accuracy(held_out) == pytest.approx(error, rel=1e-4)
+
+
+def test_bfloat16_agrees_to_a_fraction_of_the_noise():
+    exact, quick = Denoiser("unet-fast", bfloat16=False), Denoiser("unet-fast", bfloat16=True)
+    for denoiser in (exact, quick):
+        denoiser.load(some_weights())
+    image = slab((64, 64), contrast=5.0)
+    difference = (exact.apply(image) - quick.apply(image)) / 0.02
+    assert 0 < np.std(difference) < 0.02
+
+
+def test_slices_of_high_contrast_are_computed_in_full_precision():
+    exact, quick = Denoiser("unet-fast", bfloat16=False), Denoiser("unet-fast", bfloat16=True)
+    for denoiser in (exact, quick):
+        denoiser.load(some_weights())
+    image = slab((64, 64))
+    image[0, 0, 5, 5] += 0.02 * (BFLOAT16_LIMIT + 10)
+    assert np.array_equal(exact.apply(image), quick.apply(image))
+
+
+def test_slices_that_nobody_may_write_to_or_of_other_types_are_taken():
+    denoiser = Denoiser("unet-fast")
+    denoiser.load(some_weights())
+    image = slab((32, 32))
+    wanted = denoiser.apply(image)
+    image.setflags(write=False)
+    assert np.array_equal(denoiser.apply(image), wanted)
+    assert np.array_equal(denoiser.apply(image.astype(np.float64)), wanted)
+
+
+def test_without_weights_it_says_so_and_a_load_changes_that():
+    denoiser = Denoiser("unet-fast")
+    assert denoiser.step == 0
+    with pytest.raises(RuntimeError, match="no weights yet"):
+        denoiser.apply(slab((32, 32)))
+    denoiser.load(some_weights(step=40))
+    assert denoiser.step == 40
+
+
+def test_weights_of_another_preset_and_slices_too_small_are_refused():
+    denoiser = Denoiser("unet-fast")
+    with pytest.raises(ValueError, match="weights are of preset fast and this denoiser of unet-fast"):
+        denoiser.load(some_weights("fast"))
+    denoiser.load(some_weights())
+    with pytest.raises(ValueError, match="give at least 4 points"):
+        denoiser.apply(slab((3, 40)))
+
+
+def test_loading_copies_the_weights():
+    denoiser = Denoiser("unet-fast", bfloat16=False)
+    weights = some_weights()
+    denoiser.load(weights)
+    before = denoiser.apply(slab((32, 32)))
+    for tensor in weights.tensors.values():
+        tensor.zero_()
+    assert np.array_equal(denoiser.apply(slab((32, 32))), before)
+
+
+def test_a_slice_is_made_with_all_of_one_set_of_weights_while_others_are_loaded():
+    old = some_weights(seed=1, step=1)
+    new = replace(some_weights(seed=2, step=2), mean=0.05, scale=0.01)
+    image = slab((96, 96))
+    wanted = []
+    for weights in (old, new):
+        alone = Denoiser("unet-fast")
+        alone.load(weights)
+        wanted.append(alone.apply(image))
+    denoiser = Denoiser("unet-fast")
+    denoiser.load(old)
+    stop = threading.Event()
+
+    def swap() -> None:
+        while not stop.is_set():
+            denoiser.load(new)
+            denoiser.load(old)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        made = [denoiser.apply(image) for _ in range(100)]
+    finally:
+        stop.set()
+        swapper.join()
+    assert all(any(np.array_equal(one, right) for right in wanted) for one in made)
+
+
+def test_it_holds_one_torch_thread():
+    Denoiser("fast")
+    assert torch.get_num_threads() == 1

@@ -1,0 +1,86 @@
+"""Settings: defaults < file < environment < keywords, and clear words for what does not fit."""
+
+from pathlib import Path
+
+import pytest
+
+from bluesky_jit.settings import Settings, load_settings
+
+
+def test_later_places_win(tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("[learn]\nseed = 1\nbatch = 16\nbuffer = 100\n")
+    environment = {"BLUESKY_JIT_LEARN__BATCH": "8", "BLUESKY_JIT_LEARN__BUFFER": "90"}
+    settings = load_settings(file, environment=environment, learn={"buffer": 80})
+    assert (settings.learn.seed, settings.learn.batch, settings.learn.buffer) == (1, 8, 80)
+    assert settings.learn.preset == Settings().learn.preset
+
+
+def test_the_environment_names_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "beamline.toml"
+    file.write_text('[epics]\nprefix = "X:"\n')
+    assert load_settings(environment={"BLUESKY_JIT_SETTINGS": str(file)}).epics.prefix == "X:"
+
+
+def test_text_becomes_the_settings_type() -> None:
+    environment = {
+        "BLUESKY_JIT_GEOMETRY__PIXEL_MM": "0.2",
+        "BLUESKY_JIT_EPICS__CONTROLS": "off",
+        "BLUESKY_JIT_SLICES__SIZE": "none",
+    }
+    settings = load_settings(environment=environment)
+    assert settings.geometry.pixel_mm == 0.2
+    assert settings.epics.controls is False
+    assert settings.slices.size is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lern": {}}, "no section 'lern'"),
+        ({"learn": {"sed": 1}}, "no setting learn.sed"),
+        ({"learn": {"seed": "many"}}, "learn.seed is 'many'"),
+        ({"tomo": {"filter": "ramp"}}, "tomo.filter is 'ramp': give one of ram-lak"),
+        ({"epics": {"controls": "maybe"}}, "give true or false"),
+        ({"learn": 3}, "give a table of settings"),
+        ({"slices": {"updates_per_s": 0}}, "slices.updates_per_s is 0.0: give a number above 0"),
+        ({"tomo": {"turns": "-1"}}, "tomo.turns is -1.0: give a number above 0"),
+        ({"tomo": {"turns": "nan"}}, "give a finite number"),
+        ({"epics": {"ca_port": 65536}}, "epics.ca_port is 65536: give a port from 0 to 65535"),
+    ],
+)
+def test_what_does_not_fit_is_named(changes: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        load_settings(environment={}, **changes)
+
+
+def test_the_tiled_key_is_in_no_printout() -> None:
+    settings = load_settings(environment={}, tiled={"uri": "http://tiled:8000", "api_key": "secret"})
+    assert settings.tiled.api_key == "secret"
+    assert "secret" not in repr(settings)
+
+
+def test_a_key_in_the_address_is_taken_out_of_it() -> None:
+    tiled = load_settings(environment={}, tiled={"uri": "http://tiled:8000/api?a=b&api_key=secret"}).tiled
+    assert (tiled.uri, tiled.api_key) == ("http://tiled:8000/api?a=b", "secret")
+    assert "secret" not in repr(tiled)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_settings(tmp_path / "none.toml", environment={})
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_text("[learn\n")
+    with pytest.raises(ValueError, match=r"broken\.toml is not valid TOML"):
+        load_settings(file, environment={})
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"broken\.toml is not valid TOML"):
+        load_settings(file, environment={})
+
+
+def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder"):
+        load_settings(tmp_path, environment={})

@@ -1,0 +1,159 @@
+"""The rolling window: what it keeps, in what order, and when a reader may trust what it read."""
+
+import pickle
+
+import numpy as np
+import pytest
+
+from bluesky_jit.tomo.window import Window, quantise
+
+
+def push(window, number, *, angle=None, filtered=True, value=None):
+    value = number if value is None else value
+    window.push(
+        np.full((3, 4), value, dtype=np.uint16),
+        np.full((3, 4), value, dtype=np.float32) if filtered else None,
+        angle_rad=0.1 * number if angle is None else angle,
+        acquisition=number,
+        unique_id=number + 100,
+        frame_time_s=number * 0.5,
+    )
+
+
+def values_of(view):
+    """Return what the slots say, (n,)."""
+    return view.projections.values[view.slots, 2, 2] * view.projections.scales[view.slots]
+
+
+def test_it_keeps_the_newest_projections_in_order():
+    window = Window(3, 4, 5)
+    for n in range(23):
+        push(window, n)
+    view = window.view
+    np.testing.assert_array_equal(view.acquisition, [18, 19, 20, 21, 22])
+    np.testing.assert_array_equal(view.unique_ids, view.acquisition + 100)
+    np.testing.assert_allclose(view.angles_rad, 0.1 * view.acquisition)
+    np.testing.assert_allclose(view.frame_times_s, 0.5 * view.acquisition)
+    np.testing.assert_allclose(values_of(view), view.acquisition, rtol=1e-6)
+    assert view.pushed == window.pushed == 23
+    assert view.filtered
+
+
+def test_a_lost_frame_leaves_a_gap_instead_of_reaching_further_back():
+    window = Window(3, 4, 5)
+    for n in (0, 1, 2, 3, 4, 5, 6, 8):
+        push(window, n)
+    np.testing.assert_array_equal(window.view.acquisition, [4, 5, 6, 8])
+
+
+def test_a_frame_filled_in_late_takes_its_place_and_a_repeated_one_counts_once():
+    window = Window(3, 4, 6)
+    for n in (0, 1, 3, 4):
+        push(window, n)
+    push(window, 2)
+    push(window, 1, value=77)
+    np.testing.assert_array_equal(window.view.acquisition, [0, 1, 2, 3, 4])
+    np.testing.assert_allclose(values_of(window.view), [0, 77, 2, 3, 4], rtol=1e-6)
+
+
+def test_angles_go_on_over_the_turn_even_when_the_encoder_starts_again():
+    window = Window(3, 4, 50)
+    for n in range(40):
+        push(window, n, angle=np.mod(0.4 * n, 2 * np.pi))
+    np.testing.assert_allclose(window.view.angles_rad, 0.4 * np.arange(40))
+
+
+def test_a_view_never_changes_and_pickles():
+    window = Window(3, 4, 5)
+    for n in range(5):
+        push(window, n)
+    view = window.view
+    before = (view.slots.copy(), view.acquisition.copy(), view.pushed)
+    for n in range(5, 60):
+        push(window, n)
+    np.testing.assert_array_equal(view.slots, before[0])
+    np.testing.assert_array_equal(view.acquisition, before[1])
+    assert view.pushed == before[2]
+    assert pickle.loads(pickle.dumps(view)).pushed == 5  # noqa: S301
+
+
+def test_what_a_view_names_stays_intact_for_exactly_the_spare_pushes():
+    window = Window(3, 4, 5, spare=3)
+    for n in range(13):
+        push(window, n)
+    view = window.view
+    for n in range(13, 16):
+        push(window, n)
+        assert window.intact(view)
+        np.testing.assert_allclose(values_of(view), view.acquisition, rtol=1e-6)
+    push(window, 16)
+    assert not window.intact(view)
+    assert values_of(view)[0] != pytest.approx(view.acquisition[0])
+    assert window.intact(window.view)
+
+
+def test_a_push_that_has_only_begun_already_ends_the_trust():
+    window = Window(3, 4, 5, spare=0)
+    for n in range(5):
+        push(window, n)
+    view = window.view
+    with pytest.raises(ValueError):
+        window.push(np.zeros((9, 9), dtype=np.uint16), None, angle_rad=0, acquisition=5, unique_id=5, frame_time_s=0)
+    assert not window.intact(view)
+
+
+def test_raw_counts_wait_for_flats_and_are_filtered_then():
+    window = Window(3, 4, 4)
+    for n in range(10):
+        push(window, n, filtered=False)
+    assert not window.view.filtered
+    window.refilter(lambda counts: (counts.astype(np.float32) * 2, 0.25))
+    view = window.view
+    assert view.filtered
+    np.testing.assert_allclose(values_of(view), [12, 14, 16, 18], rtol=1e-6)
+    np.testing.assert_array_equal(view.clipped, np.float32(0.25))
+
+
+def test_filtering_again_leaves_earlier_views_as_they_were():
+    window = Window(3, 4, 4)
+    for n in range(4):
+        push(window, n)
+    earlier = window.view
+    window.refilter(lambda counts: (counts.astype(np.float32) * 2, 0.0))
+    for n in range(4, 30):
+        push(window, n)
+    assert window.intact(earlier)
+    np.testing.assert_allclose(values_of(earlier), [0, 1, 2, 3], rtol=1e-6)
+
+
+def test_what_was_filtered_can_be_taken_back_until_it_is_filtered_again():
+    window = Window(3, 4, 4)
+    for n in range(4):
+        push(window, n)
+    window.unfilter()
+    assert not window.view.filtered
+    push(window, 4)
+    assert not window.view.filtered
+    window.refilter(lambda counts: (counts.astype(np.float32) * 2, 0.0))
+    assert window.view.filtered
+    np.testing.assert_allclose(values_of(window.view), [2, 4, 6, 8], rtol=1e-6)
+
+
+def test_slots_keep_a_border_of_zeros_and_lose_less_than_half_a_step():
+    filtered = np.random.default_rng(6).normal(size=(30, 40)).astype(np.float32)
+    slot = np.zeros((32, 42), dtype=np.int16)
+    scale = quantise(filtered, slot)
+    assert not slot[[0, -1]].any()
+    assert not slot[:, [0, -1]].any()
+    assert np.abs(slot).max() == 32767
+    assert np.abs(slot[1:-1, 1:-1] * scale - filtered).max() <= 0.501 * scale
+    assert quantise(np.zeros((30, 40), dtype=np.float32), slot) == 1
+    assert not slot.any()
+
+
+def test_an_empty_window_has_an_empty_view():
+    window = Window(3, 4, 4)
+    assert len(window.view) == 0
+    assert window.intact(window.view)
+    with pytest.raises(ValueError, match="n_projections is 0"):
+        Window(3, 4, 0)
