@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from bluesky_jit.intake.callback import JITCallback
     from bluesky_jit.session.wiring import Session
     from bluesky_jit.settings import Settings, load_settings
-    from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry
+    from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+    from bluesky_jit.tomo.grid import Grid
 
 __version__ = "0.1.0"
 
@@ -20,7 +21,7 @@ _PLACES = {
     "load_settings": "bluesky_jit.settings",
     "ConeGeometry": "bluesky_jit.tomo.geometry",
     "ParallelGeometry": "bluesky_jit.tomo.geometry",
-    "Grid": "bluesky_jit.tomo.geometry",
+    "Grid": "bluesky_jit.tomo.grid",
 }
 
 __all__ = ["ConeGeometry", "Grid", "JITCallback", "ParallelGeometry", "Session", "Settings", "load_settings"]

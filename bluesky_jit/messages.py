@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bluesky_jit.tomo.geometry import Geometry, Grid
+from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.grid import Grid
 
 FrameKind = Literal["dark", "flat", "projection"]
 AngleSource = Literal["frame attribute", "same stream", "monitored stream", "plan arguments"]

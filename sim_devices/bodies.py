@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
+from bluesky_jit.tomo.grid import Grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
+from bluesky_jit.tomo.grid import Grid
 from sim_devices import bodies as shapes
 from sim_devices.bodies import Bodies
 from sim_devices.bubbles import Bubbles, BubbleStyle, Lanes, make_lanes

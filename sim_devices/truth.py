@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bluesky_jit.tomo.geometry import Grid
+from bluesky_jit.tomo.grid import Grid
 from sim_devices.phantom import experiment
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bluesky_jit.messages import Pairs
-from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
+from bluesky_jit.tomo.grid import Grid
 
 ROUNDS = 8
 """Times that poses are proposed, at least eight for each patch still missing, before patches are placed elsewhere."""

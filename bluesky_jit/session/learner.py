@@ -15,7 +15,8 @@ from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.messages import Learning, Pairs
 from bluesky_jit.session.couplings import Latest
 from bluesky_jit.settings import LearnSettings
-from bluesky_jit.tomo.geometry import Geometry, Grid
+from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
 from bluesky_jit.session.learner import Learner
 from bluesky_jit.settings import Settings
 from bluesky_jit.tomo.correct import DarkFlat
-from bluesky_jit.tomo.geometry import Geometry, Grid, Vector
+from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.grid import Grid, Vector
 from bluesky_jit.tomo.live import FilteredBackprojection
 from bluesky_jit.tomo.reconstructor import Reconstructor
 

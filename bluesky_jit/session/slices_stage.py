@@ -12,7 +12,7 @@ from bluesky_jit.learn.networks import Weights
 from bluesky_jit.learn.segmentation import threshold_labels
 from bluesky_jit.messages import ImageKind, Update
 from bluesky_jit.session.run import LiveRun
-from bluesky_jit.tomo.geometry import Grid
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.reconstructor import SliceSet
 
 if TYPE_CHECKING:

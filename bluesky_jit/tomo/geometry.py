@@ -1,4 +1,4 @@
-"""Say where a point of the sample lands on the detector, and which points a slice is made of.
+"""Say where a point of the sample lands on the detector.
 
 The frame is right-handed, in millimetres and fixed to the sample, with z along the rotation axis. At angle 0 the beam
 travels along +y, detector columns (u) run along +x and rows (v) along +z. The sample turns anticlockwise seen from +z.
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 
-def _require_positive(name: str, value: float, unit: str) -> None:
+def require_positive(name: str, value: float, unit: str) -> None:
+    """Raise ValueError unless a value is finite and above 0."""
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f"{name} is {value}: give a positive number of {unit}")
 
@@ -31,7 +32,7 @@ class _Detector:
         for name in ("n_u", "n_v"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: a detector has at least one pixel each way")
-        _require_positive("pixel_mm", self.pixel_mm, "mm")
+        require_positive("pixel_mm", self.pixel_mm, "mm")
         if not np.isfinite(self.axis_offset_mm):
             raise ValueError(f"axis_offset_mm is {self.axis_offset_mm}: give a finite number of mm")
 
@@ -63,8 +64,8 @@ class ConeGeometry(_Detector):
 
     def __post_init__(self) -> None:
         _Detector.__post_init__(self)
-        _require_positive("source_axis_mm", self.source_axis_mm, "mm")
-        _require_positive("source_detector_mm", self.source_detector_mm, "mm")
+        require_positive("source_axis_mm", self.source_axis_mm, "mm")
+        require_positive("source_detector_mm", self.source_detector_mm, "mm")
         if self.source_detector_mm <= self.source_axis_mm:
             raise ValueError(
                 f"source_detector_mm is {self.source_detector_mm} and source_axis_mm {self.source_axis_mm}: "
@@ -157,122 +158,3 @@ def geometry_from_metadata(metadata: dict[str, Any]) -> Geometry:
         return kinds[kind](**values)
     except TypeError as error:
         raise ValueError(f"the {kind} geometry cannot be made from {sorted(values)}: {error}") from error
-
-
-Vector = tuple[float, float, float]
-
-
-def _vector(values: Any) -> Vector:
-    x, y, z = (float(value) for value in values)
-    return x, y, z
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grid:
-    """Describe an oriented lattice of points in the sample's frame: a slice, slab, patch or volume.
-
-    Point [k, j, i] lies at origin + k·z_step + j·y_step + i·x_step, each an (x, y, z) vector in mm; shape is
-    (nz, ny, nx).
-    """
-
-    origin: Vector
-    z_step: Vector
-    y_step: Vector
-    x_step: Vector
-    shape: tuple[int, int, int]
-
-    def __post_init__(self) -> None:
-        for name in ("origin", "z_step", "y_step", "x_step"):
-            object.__setattr__(self, name, _vector(getattr(self, name)))
-        nz, ny, nx = (int(n) for n in self.shape)
-        object.__setattr__(self, "shape", (nz, ny, nx))
-        if min(self.shape) < 1:
-            raise ValueError(f"a grid's shape is {self.shape}: give at least one point each way")
-
-    @property
-    def centre(self) -> Vector:
-        nz, ny, nx = self.shape
-        return _vector(self.points_of(np.array([[(nz - 1) / 2, (ny - 1) / 2, (nx - 1) / 2]]))[0])
-
-    @property
-    def steps(self) -> np.ndarray:
-        """Return float64 (3, 3): rows are the z, y and x steps."""
-        return np.array([self.z_step, self.y_step, self.x_step], dtype=np.float64)
-
-    def points_of(self, indices: np.ndarray) -> np.ndarray:
-        """Return (n, 3) mm for fractional indices (n, 3) in (k, j, i) order."""
-        return np.asarray(self.origin) + np.asarray(indices, dtype=np.float64) @ self.steps
-
-    def points(self) -> np.ndarray:
-        """Return float64 (nz, ny, nx, 3): every point, in mm."""
-        k, j, i = np.meshgrid(*(np.arange(n) for n in self.shape), indexing="ij")
-        return self.points_of(np.stack([k, j, i], axis=-1).reshape(-1, 3)).reshape(*self.shape, 3)
-
-    def moved(self, offset_mm: Vector) -> Grid:
-        """Return the same lattice shifted by a vector in mm."""
-        return Grid(
-            origin=_vector(np.add(self.origin, offset_mm)),
-            z_step=self.z_step,
-            y_step=self.y_step,
-            x_step=self.x_step,
-            shape=self.shape,
-        )
-
-    @classmethod
-    def centred(
-        cls, *, centre: Vector, x_axis: Vector, y_axis: Vector, voxel_mm: float, shape: tuple[int, int, int]
-    ) -> Grid:
-        """Make a grid around `centre`, its columns along x_axis and rows along y_axis (made orthonormal)."""
-        _require_positive("voxel_mm", voxel_mm, "mm")
-        x = np.asarray(x_axis, dtype=np.float64)
-        y = np.asarray(y_axis, dtype=np.float64)
-        if np.linalg.norm(np.cross(x, y)) < 1e-9:
-            raise ValueError(f"x_axis {x_axis} and y_axis {y_axis} are parallel: give two directions")
-        x = x / np.linalg.norm(x)
-        y = y - (y @ x) * x
-        y = y / np.linalg.norm(y)
-        z = np.cross(x, y)
-        nz, ny, nx = shape
-        half = (nz - 1) / 2 * z + (ny - 1) / 2 * y + (nx - 1) / 2 * x
-        return cls(
-            origin=_vector(np.asarray(centre) - voxel_mm * half),
-            z_step=_vector(voxel_mm * z),
-            y_step=_vector(voxel_mm * y),
-            x_step=_vector(voxel_mm * x),
-            shape=shape,
-        )
-
-    @classmethod
-    def slice_xy(cls, *, z_mm: float = 0.0, voxel_mm: float, shape: tuple[int, int]) -> Grid:
-        """Make a horizontal slice: columns along +x, rows along +y."""
-        return cls.centred(
-            centre=(0, 0, z_mm), x_axis=(1, 0, 0), y_axis=(0, 1, 0), voxel_mm=voxel_mm, shape=(1, *shape)
-        )
-
-    @classmethod
-    def slice_xz(cls, *, y_mm: float = 0.0, voxel_mm: float, shape: tuple[int, int]) -> Grid:
-        """Make an upright slice: columns along +x, rows along +z."""
-        return cls.centred(
-            centre=(0, y_mm, 0), x_axis=(1, 0, 0), y_axis=(0, 0, 1), voxel_mm=voxel_mm, shape=(1, *shape)
-        )
-
-    @classmethod
-    def slice_yz(cls, *, x_mm: float = 0.0, voxel_mm: float, shape: tuple[int, int]) -> Grid:
-        """Make an upright slice: columns along +y, rows along +z."""
-        return cls.centred(
-            centre=(x_mm, 0, 0), x_axis=(0, 1, 0), y_axis=(0, 0, 1), voxel_mm=voxel_mm, shape=(1, *shape)
-        )
-
-    @classmethod
-    def volume(cls, *, voxel_mm: float, shape: tuple[int, int, int]) -> Grid:
-        """Make a volume around the axis, such as the preview."""
-        return cls.centred(centre=(0, 0, 0), x_axis=(1, 0, 0), y_axis=(0, 1, 0), voxel_mm=voxel_mm, shape=shape)
-
-    def to_metadata(self) -> dict[str, Any]:
-        return {
-            "origin": list(self.origin),
-            "z_step": list(self.z_step),
-            "y_step": list(self.y_step),
-            "x_step": list(self.x_step),
-            "shape": list(self.shape),
-        }

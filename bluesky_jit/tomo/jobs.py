@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
 
-from bluesky_jit.tomo.geometry import Grid
+from bluesky_jit.tomo.grid import Grid
 
 MIN_DEPTH = 1e-3
 """A point nearer to the source than this part of the way to the axis, or behind it, reads zero."""
+
+
+class Priority(IntEnum):
+    """Say which jobs go first where several wait for the same workers."""
+
+    SHOWN = 0
+    PAIRS = 1
+    PREVIEW = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +51,7 @@ class Jobs:
     splits: np.ndarray
     n_splits: int
     grids: tuple[Grid, ...]
+    priority: Priority = Priority.SHOWN
 
     @property
     def result_shape(self) -> tuple[int, int, int, int, int]:
@@ -49,15 +59,15 @@ class Jobs:
 
 
 class Kernel(Protocol):
-    """Backproject a job table into float32 (n_grids, n_splits, nz, ny, nx)."""
+    """Backproject a job table into float32 (n_grids, n_splits, nz, ny, nx), or add it to an array of that kind."""
 
-    def run(self, jobs: Jobs) -> np.ndarray: ...
+    def run(self, jobs: Jobs, *, out: np.ndarray | None = None) -> np.ndarray: ...
 
 
 class ReferenceKernel:
     """Define the answer in float64 NumPy: bilinear in the detector, weight 1/w², zero outside."""
 
-    def run(self, jobs: Jobs) -> np.ndarray:
+    def run(self, jobs: Jobs, *, out: np.ndarray | None = None) -> np.ndarray:
         result = np.zeros(jobs.result_shape, dtype=np.float64)
         for g, grid in enumerate(jobs.grids):
             points = np.concatenate([grid.points().reshape(-1, 3), np.ones((np.prod(grid.shape), 1))], axis=1)
@@ -69,7 +79,10 @@ class ReferenceKernel:
                 inverse = np.where(w > MIN_DEPTH, 1 / np.where(w > MIN_DEPTH, w, 1), 0)
                 values = _bilinear(image, vw * inverse + 1, uw * inverse + 1)
                 result[g, split] += (scale * values * inverse**2).reshape(grid.shape)
-        return result.astype(np.float32)
+        if out is None:
+            return result.astype(np.float32)
+        out += result.astype(np.float32)
+        return out
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

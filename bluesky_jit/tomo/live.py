@@ -11,7 +11,8 @@ import numpy as np
 
 from bluesky_jit.messages import AngleSource, AnglesUsed, ProjectionBlock
 from bluesky_jit.tomo.correct import SATURATION, DarkFlat
-from bluesky_jit.tomo.geometry import Geometry, Grid
+from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Kernel
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits

@@ -9,7 +9,8 @@ import numpy as np
 
 from bluesky_jit.messages import AnglesUsed, ProjectionBlock
 from bluesky_jit.tomo.correct import DarkFlat
-from bluesky_jit.tomo.geometry import Geometry, Grid
+from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.grid import Grid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,8 @@ from bluesky_jit.messages import (
 from bluesky_jit.publish import table
 from bluesky_jit.publish.ca import CAServer, fitted
 from bluesky_jit.settings import Settings
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry
+from bluesky_jit.tomo.grid import Grid
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ca_repeater")]
 

@@ -25,7 +25,8 @@ from bluesky_jit.messages import (
 from bluesky_jit.publish import table
 from bluesky_jit.publish.pva import PVAServer, attributes
 from bluesky_jit.settings import Settings
-from bluesky_jit.tomo.geometry import Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 
 pytestmark = pytest.mark.system
 

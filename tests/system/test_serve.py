@@ -24,7 +24,7 @@ from p4p.client.thread import Context
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, emit_run, frames
 
 from bluesky_jit.intake.wire import DocumentPublisher
-from bluesky_jit.tomo.geometry import Grid
+from bluesky_jit.tomo.grid import Grid
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ca_repeater")]
 

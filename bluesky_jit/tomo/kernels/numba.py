@@ -13,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import extending, njit, types
 
-from bluesky_jit.tomo.geometry import Grid
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import MIN_DEPTH, Jobs, Slots
 
 TILE_ROWS = 32
@@ -48,8 +48,8 @@ class NumbaKernel:
             )
         )
 
-    def run(self, jobs: Jobs) -> np.ndarray:
-        result = np.zeros(jobs.result_shape, dtype=np.float32)
+    def run(self, jobs: Jobs, *, out: np.ndarray | None = None) -> np.ndarray:
+        result = np.zeros(jobs.result_shape, dtype=np.float32) if out is None else out
         frames = np.array(
             [[grid.origin, grid.z_step, grid.y_step, grid.x_step] for grid in jobs.grids], dtype=np.float64
         )
@@ -144,7 +144,7 @@ def _backproject(values, matrices, slots, scales, splits, frames, result):
                     for s in range(n_splits):
                         for j in range(tile_rows):
                             for i in range(tile_columns):
-                                result[g, s, k, first_row + j, first_column + i] = sums[s, j * tile_columns + i]
+                                result[g, s, k, first_row + j, first_column + i] += sums[s, j * tile_columns + i]
 
 
 @njit(forceinline=True, **OPTIONS)

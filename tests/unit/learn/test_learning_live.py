@@ -12,7 +12,8 @@ from bluesky_jit.learn.noise2inverse import PatchSampler, Region, make_pairs
 from bluesky_jit.learn.quality import Readiness
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.messages import FrameKind, ProjectionBlock
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
 from sim_devices.phantom import experiment
 from sim_devices.physics import Detector, DetectorPhysics

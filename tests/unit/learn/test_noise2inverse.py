@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bluesky_jit.learn.noise2inverse import Guard, PatchSampler, Region, make_pairs
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 
 REGION = Region(radius_mm=45.0, half_height_mm=36.0)
 VOXEL_MM = 0.5

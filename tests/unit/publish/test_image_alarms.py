@@ -7,7 +7,7 @@ import numpy as np
 from bluesky_jit.messages import AnglesUsed, ImageKind, Learning, SessionStatus, Update
 from bluesky_jit.publish import table
 from bluesky_jit.publish.image_alarms import IMAGES, LEARNED, NO_IMAGE, ImageAlarms
-from bluesky_jit.tomo.geometry import Grid
+from bluesky_jit.tomo.grid import Grid
 
 READY = SessionStatus(time_s=1.0, state="running", run_uid="a", learning=Learning(ready=True))
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from bluesky_jit.messages import AnglesUsed, ImageKind, RunOpened, RunStart, RunStop, SessionStatus, Update
 from bluesky_jit.publish.linked_run import LinkedRun
-from bluesky_jit.tomo.geometry import Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 
 GRID = Grid.slice_xy(voxel_mm=0.1, shape=(4, 5))
 STOP = RunStop(run_uid="r", time_s=99.0, exit_status="success")

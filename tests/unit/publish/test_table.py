@@ -9,7 +9,8 @@ import pytest
 
 from bluesky_jit.messages import AnglesUsed, Learning, RunOpened, RunStart, SessionStatus, Update
 from bluesky_jit.publish import table
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry
+from bluesky_jit.tomo.grid import Grid
 
 ROOT = Path(__file__).parents[3]
 OPENED = RunOpened(

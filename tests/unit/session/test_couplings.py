@@ -20,7 +20,7 @@ from bluesky_jit.messages import (
     Update,
 )
 from bluesky_jit.session.couplings import Inbox, Latest, Outbox
-from bluesky_jit.tomo.geometry import Grid
+from bluesky_jit.tomo.grid import Grid
 
 SOON_S = 20.0
 

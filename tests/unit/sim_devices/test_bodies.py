@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 from sim_devices.bodies import attenuation, cylinder, joined, line_integrals, spheres
 
 MU = np.array([0.0, 1.0])

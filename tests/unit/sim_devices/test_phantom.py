@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 from sim_devices.materials import Material
 from sim_devices.phantom import CENTRE_LINE_INTEGRAL, STYLES, experiment
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from analytic_balls import Ball, darks, flats, projections
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
 
 MU = 0.02

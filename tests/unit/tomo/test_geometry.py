@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry, geometry_from_metadata
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry, geometry_from_metadata
+from bluesky_jit.tomo.grid import Grid
 
 CONE = ConeGeometry(n_u=101, n_v=61, pixel_mm=0.5, source_axis_mm=100, source_detector_mm=400)
 PARALLEL = ParallelGeometry(n_u=101, n_v=61, pixel_mm=0.5)

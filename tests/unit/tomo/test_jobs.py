@@ -3,7 +3,8 @@
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, ReferenceKernel, Slots
 
 CONE = ConeGeometry(n_u=40, n_v=30, pixel_mm=1.0, source_axis_mm=100, source_detector_mm=150)

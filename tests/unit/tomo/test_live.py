@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from analytic_balls import BEAM, DARK, Ball, counts_of, darks, flats, line_integrals, make_block, projections
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
 from bluesky_jit.tomo.reconstructor import Reconstructor
 from bluesky_jit.tomo.window import Window

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from analytic_balls import Ball, darks, flats, line_integrals, projections
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid
+from bluesky_jit.tomo.geometry import ConeGeometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
 
 with warnings.catch_warnings():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.geometry import ConeGeometry, Grid, ParallelGeometry
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, ReferenceKernel, Slots
 from bluesky_jit.tomo.kernels import choose
 
