@@ -16,7 +16,7 @@ from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Kernel
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits
-from bluesky_jit.tomo.ramp import filtered_counts, make_filter
+from bluesky_jit.tomo.prepare import FrameInfo, Preparation
 from bluesky_jit.tomo.reconstructor import SliceSet
 from bluesky_jit.tomo.weights import SEAM_RAD, Arc, covered_arc, period_of, split_weights
 from bluesky_jit.tomo.window import Window, WindowView
@@ -65,18 +65,9 @@ class FilteredBackprojection:
                 f"n_projections is {n_projections} and n_splits {n_splits}: each split needs at least two projections"
             )
         self._geometry = geometry
-        self._filter_name = filter
-        self._filter = make_filter(geometry, filter)
+        self._preparation = Preparation(geometry, filter=filter, dark_flat=dark_flat, saturation=saturation)
         self._n_splits = n_splits
         self._kernel: Kernel = choose(kernel) if isinstance(kernel, str) else kernel
-        if dark_flat is not None and dark_flat.shape != (geometry.n_v, geometry.n_u):
-            raise ValueError(
-                f"the darks and flats are {dark_flat.shape} pixels and the detector {(geometry.n_v, geometry.n_u)} "
-                "(rows, columns): take them again with the present region of interest"
-            )
-        self._dark_flat = (
-            DarkFlat.borrowed(dark_flat) if dark_flat else DarkFlat(geometry.n_v, geometry.n_u, saturation=saturation)
-        )
         self._window = Window(geometry.n_v, geometry.n_u, n_projections)
         self._stale = False
         """Darks or flats have come that the window's projections were not filtered with."""
@@ -90,12 +81,12 @@ class FilteredBackprojection:
     @property
     def ready(self) -> bool:
         """Say whether flats have come, without which projections are only kept."""
-        return self._dark_flat.ready
+        return self.dark_flat.ready
 
     @property
     def dark_flat(self) -> DarkFlat:
         """Return the darks and flats, which another run may borrow."""
-        return self._dark_flat
+        return self._preparation.dark_flat
 
     @property
     def window_count(self) -> int:
@@ -117,7 +108,7 @@ class FilteredBackprojection:
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
         view = self._window.view
-        return limits(self._dark_flat, self._plan_of(view).arc, len(view))
+        return limits(self.dark_flat, self._plan_of(view).arc, len(view))
 
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.
@@ -125,7 +116,7 @@ class FilteredBackprojection:
         Projections filtered before keep their fan weight, which differs by less than offset · field of view / D².
         """
         geometry = replace(self._geometry, axis_offset_mm=float(offset_mm))
-        self._filter = make_filter(geometry, self._filter_name)
+        self._preparation.set_geometry(geometry)
         self._geometry = geometry
 
     def push(self, block: ProjectionBlock) -> None:
@@ -148,9 +139,9 @@ class FilteredBackprojection:
         # Not filtered at once: late flats come one by one, and the window takes a second to filter.
         try:
             if block.kind == "dark":
-                self._dark_flat.add_darks(block.counts)
+                self.dark_flat.add_darks(block.counts)
             else:
-                self._dark_flat.add_flats(block.counts)
+                self.dark_flat.add_flats(block.counts)
             self._stale = True
         finally:
             if not self.ready and self._window.view.filtered:
@@ -164,7 +155,7 @@ class FilteredBackprojection:
         """
         due = self._stale and self.ready and len(self._window.view) > 0
         if due:
-            self._window.refilter(self._filtered)
+            self._window.refilter(self._preparation.filtered)
         self._stale = False
         return due
 
@@ -224,19 +215,13 @@ class FilteredBackprojection:
         if len(block):
             self.settle()
         for n in range(len(block)):
-            filtered, clipped = self._filtered(block.counts[n]) if self.ready else (None, 0.0)
-            self._window.push(
-                block.counts[n],
-                filtered,
+            info = FrameInfo(
                 angle_rad=float(block.angles_rad[n]),
                 acquisition=int(block.acquisition[n]),
-                unique_id=int(block.unique_ids[n]),
-                frame_time_s=float(block.frame_times_s[n]),
-                clipped=clipped,
+                time_s=float(block.frame_times_s[n]),
             )
-
-    def _filtered(self, counts: np.ndarray) -> tuple[np.ndarray, float]:
-        return filtered_counts(counts, self._dark_flat.reference, self._filter)
+            filtered, clipped = self._preparation.filtered(block.counts[n], info) if self.ready else (None, 0.0)
+            self._window.push(block.counts[n], filtered, info, unique_id=int(block.unique_ids[n]), clipped=clipped)
 
     def _covers_all(self, plan: _Plan) -> bool:
         acquisition = plan.view.acquisition

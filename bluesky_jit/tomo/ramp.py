@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
-from bluesky_jit.tomo.correct import Reference, attenuation
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
 
 FILTERS = ("ram-lak", "shepp-logan", "cosine", "hann")
@@ -84,9 +83,3 @@ def filtered(line_integrals: np.ndarray, row_filter: RowFilter) -> np.ndarray:
         convolved = np.asarray(scipy.fft.irfft(spectrum, n=row_filter.n_padded, axis=1, overwrite_x=True))
         result[rows] = convolved[:, :n_u]
     return result
-
-
-def filtered_counts(counts: np.ndarray, reference: Reference, row_filter: RowFilter) -> tuple[np.ndarray, float]:
-    """Take one frame of raw counts (n_v, n_u) to float32 filtered values in 1/mm, and say what fraction was clipped."""
-    line_integrals, clipped = attenuation(counts, reference)
-    return filtered(line_integrals, row_filter), clipped

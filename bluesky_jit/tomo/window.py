@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bluesky_jit.tomo.jobs import Slots
+from bluesky_jit.tomo.prepare import FrameInfo
 
 FULL_SCALE = 32767
 
@@ -71,22 +72,20 @@ class Window:
         self,
         counts: np.ndarray,
         filtered: np.ndarray | None,
+        info: FrameInfo,
         *,
-        angle_rad: float,
-        acquisition: int,
         unique_id: int,
-        frame_time_s: float,
         clipped: float = 0.0,
     ) -> None:
         """Store one projection, counts uint16 and filtered float32 (n_v, n_u) or, while there are no flats, None."""
         self._begun += 1
         slot = self._done % len(self._counts)
-        previous = self._angles[slot - 1] if self._done else angle_rad
+        previous = self._angles[slot - 1] if self._done else info.angle_rad
         self._counts[slot] = counts
-        self._angles[slot] = angle_rad + 2 * np.pi * np.round((previous - angle_rad) / (2 * np.pi))
-        self._acquisition[slot] = acquisition
+        self._angles[slot] = info.angle_rad + 2 * np.pi * np.round((previous - info.angle_rad) / (2 * np.pi))
+        self._acquisition[slot] = info.acquisition
         self._unique_ids[slot] = unique_id
-        self._frame_times[slot] = frame_time_s
+        self._frame_times[slot] = info.time_s
         self._store(self._projections, slot, filtered, clipped)
         self._done += 1
         self.view = self._make_view()
@@ -95,14 +94,20 @@ class Window:
         """Say whether the projections that a view names are unchanged; ask it after the kernel has run on them."""
         return view.projections is not self._projections or self._begun <= view.pushed + self.spare
 
-    def refilter(self, function: Callable[[np.ndarray], tuple[np.ndarray, float]]) -> None:
-        """Filter the raw counts again; function takes counts (n_v, n_u) to filtered values and clipped fraction.
+    def refilter(self, function: Callable[[np.ndarray, FrameInfo], tuple[np.ndarray, float]]) -> None:
+        """Filter the raw counts again; function takes counts (n_v, n_u) to filtered values and
+        the clipped fraction.
 
         The results go to a new store: views taken before keep the old one, which nobody writes to any more.
         """
         projections = self._empty_slots()
         for slot in self._newest_slots():
-            filtered, clipped = function(self._counts[slot])
+            info = FrameInfo(
+                angle_rad=float(self._angles[slot]),
+                acquisition=int(self._acquisition[slot]),
+                time_s=float(self._frame_times[slot]),
+            )
+            filtered, clipped = function(self._counts[slot], info)
             self._store(projections, slot, filtered, clipped)
         self._projections = projections
         self.view = self._make_view()

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from bluesky_jit.tomo.prepare import FrameInfo
 from bluesky_jit.tomo.window import Window, quantise
 
 
@@ -13,10 +14,8 @@ def push(window, number, *, angle=None, filtered=True, value=None):
     window.push(
         np.full((3, 4), value, dtype=np.uint16),
         np.full((3, 4), value, dtype=np.float32) if filtered else None,
-        angle_rad=0.1 * number if angle is None else angle,
-        acquisition=number,
+        FrameInfo(angle_rad=0.1 * number if angle is None else angle, acquisition=number, time_s=number * 0.5),
         unique_id=number + 100,
-        frame_time_s=number * 0.5,
     )
 
 
@@ -98,7 +97,9 @@ def test_a_push_that_has_only_begun_already_ends_the_trust():
         push(window, n)
     view = window.view
     with pytest.raises(ValueError):
-        window.push(np.zeros((9, 9), dtype=np.uint16), None, angle_rad=0, acquisition=5, unique_id=5, frame_time_s=0)
+        window.push(
+            np.zeros((9, 9), dtype=np.uint16), None, FrameInfo(angle_rad=0, acquisition=5, time_s=0), unique_id=5
+        )
     assert not window.intact(view)
 
 
@@ -107,7 +108,7 @@ def test_raw_counts_wait_for_flats_and_are_filtered_then():
     for n in range(10):
         push(window, n, filtered=False)
     assert not window.view.filtered
-    window.refilter(lambda counts: (counts.astype(np.float32) * 2, 0.25))
+    window.refilter(lambda counts, _: (counts.astype(np.float32) * 2, 0.25))
     view = window.view
     assert view.filtered
     np.testing.assert_allclose(values_of(view), [12, 14, 16, 18], rtol=1e-6)
@@ -119,7 +120,7 @@ def test_filtering_again_leaves_earlier_views_as_they_were():
     for n in range(4):
         push(window, n)
     earlier = window.view
-    window.refilter(lambda counts: (counts.astype(np.float32) * 2, 0.0))
+    window.refilter(lambda counts, _: (counts.astype(np.float32) * 2, 0.0))
     for n in range(4, 30):
         push(window, n)
     assert window.intact(earlier)
@@ -134,7 +135,7 @@ def test_what_was_filtered_can_be_taken_back_until_it_is_filtered_again():
     assert not window.view.filtered
     push(window, 4)
     assert not window.view.filtered
-    window.refilter(lambda counts: (counts.astype(np.float32) * 2, 0.0))
+    window.refilter(lambda counts, _: (counts.astype(np.float32) * 2, 0.0))
     assert window.view.filtered
     np.testing.assert_allclose(values_of(window.view), [2, 4, 6, 8], rtol=1e-6)
 

@@ -1,0 +1,53 @@
+"""Take a frame from raw counts to what the window holds: every correction, weight and filter, in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bluesky_jit.tomo.correct import SATURATION, DarkFlat, attenuation
+from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.ramp import filtered, make_filter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameInfo:
+    """Say which projection a frame is: its angle, acquisition number and time stamp."""
+
+    angle_rad: float
+    acquisition: int
+    time_s: float
+
+
+class Preparation:
+    """Hold what frames are corrected and filtered with. One thread uses it."""
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        *,
+        filter: str = "ram-lak",
+        dark_flat: DarkFlat | None = None,
+        saturation: int = SATURATION,
+    ) -> None:
+        """Begin without flats; dark_flat: another run's darks and flats, to begin with (its saturation holds then)."""
+        if dark_flat is not None and dark_flat.shape != (geometry.n_v, geometry.n_u):
+            raise ValueError(
+                f"the darks and flats are {dark_flat.shape} pixels and the detector {(geometry.n_v, geometry.n_u)} "
+                "(rows, columns): take them again with the present region of interest"
+            )
+        self.dark_flat = (
+            DarkFlat.borrowed(dark_flat) if dark_flat else DarkFlat(geometry.n_v, geometry.n_u, saturation=saturation)
+        )
+        self._filter_name = filter
+        self.set_geometry(geometry)
+
+    def set_geometry(self, geometry: Geometry) -> None:
+        """Filter for another geometry of the same detector from now on."""
+        self._filter = make_filter(geometry, self._filter_name)
+
+    def filtered(self, counts: np.ndarray, info: FrameInfo) -> tuple[np.ndarray, float]:
+        """Take raw counts (n_v, n_u) to float32 filtered values in 1/mm, and say what fraction was clipped."""
+        line_integrals, clipped = attenuation(counts, self.dark_flat.reference)
+        return filtered(line_integrals, self._filter), clipped
