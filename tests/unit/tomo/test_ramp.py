@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.correct import make_reference
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
-from bluesky_jit.tomo.ramp import FILTERS, fan_weight, filtered, filtered_counts, make_filter, ramp_response
+from bluesky_jit.tomo.ramp import FILTERS, fan_weight, filtered, make_filter, ramp_response
 
 PARALLEL = ParallelGeometry(n_u=50, n_v=40, pixel_mm=0.3)
 CONE = ConeGeometry(n_u=50, n_v=40, pixel_mm=0.3, source_axis_mm=30, source_detector_mm=60)
@@ -55,13 +54,3 @@ def test_a_cone_is_weighted_by_the_cosine_of_its_rays_and_a_parallel_beam_not():
     u, v = (49 - 24.5) * 0.3, (0 - 19.5) * 0.3
     assert weight[0, 49] == pytest.approx(60 / np.sqrt(60**2 + u**2 + v**2))
     np.testing.assert_array_equal(fan_weight(PARALLEL), 1)
-
-
-def test_one_frame_goes_from_counts_to_filtered_values():
-    reference = make_reference(np.full((40, 50), 10, np.float32), np.full((40, 50), 1010, np.float32))
-    counts = np.random.default_rng(3).integers(200, 1000, (40, 50)).astype(np.uint16)
-    counts[7, 7] = 0
-    result, clipped = filtered_counts(counts, reference, make_filter(CONE))
-    integrals = -np.log(np.maximum(counts - 10.0, 0.5) / 1000)
-    np.testing.assert_allclose(result, filtered(integrals.astype(np.float32), make_filter(CONE)), atol=1e-4)
-    assert clipped == pytest.approx(1 / 2000)
