@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bluesky_jit.tomo.correct import SATURATION, DarkFlat, attenuation
+from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.ramp import filtered, make_filter
 
@@ -28,6 +29,8 @@ class Preparation:
         geometry: Geometry,
         *,
         filter: str = "ram-lak",
+        filter_cutoff: float = 1.0,
+        corrections: Corrections | None = None,
         dark_flat: DarkFlat | None = None,
         saturation: int = SATURATION,
     ) -> None:
@@ -40,14 +43,22 @@ class Preparation:
         self.dark_flat = (
             DarkFlat.borrowed(dark_flat) if dark_flat else DarkFlat(geometry.n_v, geometry.n_u, saturation=saturation)
         )
-        self._filter_name = filter
+        self.corrections = corrections or Corrections()
+        self._filter_name, self._filter_cutoff = filter, filter_cutoff
         self.set_geometry(geometry)
 
     def set_geometry(self, geometry: Geometry) -> None:
         """Filter for another geometry of the same detector from now on."""
-        self._filter = make_filter(geometry, self._filter_name)
+        self._filter = make_filter(geometry, self._filter_name, cutoff=self._filter_cutoff)
 
-    def filtered(self, counts: np.ndarray, info: FrameInfo) -> tuple[np.ndarray, float]:
-        """Take raw counts (n_v, n_u) to float32 filtered values in 1/mm, and say what fraction was clipped."""
+    def filtered(
+        self, counts: np.ndarray, info: FrameInfo, row_weight: np.ndarray | None = None
+    ) -> tuple[np.ndarray, float]:
+        """Take raw counts (n_v, n_u) to float32 filtered values in 1/mm, and say what fraction was clipped.
+
+        row_weight: (n_u,), this projection's share of the lines that others measure too (Parker); before the filter.
+        """
         line_integrals, clipped = attenuation(counts, self.dark_flat.reference)
+        if row_weight is not None:
+            line_integrals *= row_weight.astype(np.float32)
         return filtered(line_integrals, self._filter), clipped

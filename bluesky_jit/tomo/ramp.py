@@ -23,38 +23,41 @@ class RowFilter:
     n_padded: int
 
 
-def make_filter(geometry: Geometry, name: str = "ram-lak") -> RowFilter:
-    """Prepare the filter for a set-up; name is one of FILTERS."""
+def make_filter(geometry: Geometry, name: str = "ram-lak", *, cutoff: float = 1.0) -> RowFilter:
+    """Prepare the filter for a set-up; name is one of FILTERS, cutoff a part of the Nyquist frequency."""
     n_padded = int(scipy.fft.next_fast_len(2 * geometry.n_u, True))  # pyright: ignore[reportArgumentType]
     return RowFilter(
         weight=fan_weight(geometry).astype(np.float32),
-        response=ramp_response(n_padded, geometry.voxel_mm, name).astype(np.float32),
+        response=ramp_response(n_padded, geometry.voxel_mm, name, cutoff=cutoff).astype(np.float32),
         n_padded=n_padded,
     )
 
 
-def ramp_response(n_padded: int, step_mm: float, name: str = "ram-lak") -> np.ndarray:
+def ramp_response(n_padded: int, step_mm: float, name: str = "ram-lak", *, cutoff: float = 1.0) -> np.ndarray:
     """Return the real response, float64 (n_padded // 2 + 1,) in 1/mm, of the band-limited ramp times the step.
 
     The ramp is sampled in space (Kak and Slaney, eq. 3.61): sampled in frequency it would lose its constant term, and
-    with it the absolute scale. `step_mm` is the pixel's size at the axis.
+    with it the absolute scale. `step_mm` is the pixel's size at the axis. The window `name` falls to its end at
+    `cutoff` of the Nyquist frequency; beyond, the response is 0.
     """
     if name not in FILTERS:
         raise ValueError(f"filter is {name!r}: give one of {', '.join(FILTERS)}")
+    if not 0 < cutoff <= 1:
+        raise ValueError(f"filter cutoff is {cutoff}: give a part of the Nyquist frequency, above 0 and at most 1")
     n = np.arange(n_padded)
     distance = np.minimum(n, n_padded - n)
     ramp = np.zeros(n_padded)
     odd = distance % 2 == 1
     ramp[odd] = -1.0 / (np.pi * distance[odd]) ** 2
     ramp[0] = 0.25
-    frequency = np.fft.rfftfreq(n_padded)
+    frequency = np.fft.rfftfreq(n_padded) / cutoff
     windows = {
         "ram-lak": np.ones_like(frequency),
         "shepp-logan": np.sinc(frequency),
         "cosine": np.cos(np.pi * frequency),
         "hann": 0.5 + 0.5 * np.cos(2 * np.pi * frequency),
     }
-    return np.fft.rfft(ramp).real / step_mm * windows[name]
+    return np.where(frequency <= 0.5, np.fft.rfft(ramp).real / step_mm * windows[name], 0.0)
 
 
 def fan_weight(geometry: Geometry) -> np.ndarray:
