@@ -27,12 +27,14 @@ class Slots:
     """Hold filtered projections as the kernels read them.
 
     values: int16 (n_slots, n_v + 2, n_u + 2) with a border of zeros, so that "outside" reads as zero;
-    scales: float32 (n_slots,), the factor that turns a slot's integers back into numbers. CUDA kernels hold both on the
-    device.
+    scales: float32 (n_slots,), the factor that turns a slot's integers back into numbers; versions: int64 (n_slots,),
+    which the writer of a slot raises after it has written, so that a kernel with a copy of its own takes anew what has
+    changed. None: nobody counts, and such a kernel takes every slot anew each time.
     """
 
     values: Any
     scales: Any
+    versions: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
