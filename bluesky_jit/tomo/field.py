@@ -1,0 +1,79 @@
+"""Say how far a detector sees around the rotation axis: the field of view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from bluesky_jit.tomo.geometry import SetUp
+
+
+def require_field(geometry: SetUp) -> None:
+    """Raise ValueError when the detector does not see the axis."""
+    (left, right), (down, up) = reaches_mm(geometry), heights_mm(geometry)
+    if min(left, right, down, up) <= 0:
+        raise ValueError(
+            f"nothing is seen from every side: around the axis the detector sees {left:.4g} mm to the left, "
+            f"{right:.4g} to the right, {down:.4g} down and {up:.4g} up; correct axis_offset_mm "
+            f"({geometry.axis_offset_mm:g}), detector_u_mm ({geometry.detector_u_mm:g}) or detector_v_mm "
+            f"({geometry.detector_v_mm:g})"
+        )
+
+
+def reaches_mm(geometry: SetUp) -> tuple[float, float]:
+    """Return the radii of the circles around the axis that just touch the detector's left and right edge.
+
+    They lie in the plane of the central ray; below 0 when the axis itself is beyond the edge.
+    """
+    left, right, _, _ = _window_mm(geometry)
+    bend = np.cos(geometry.axis_tilt_rad) * geometry.curvature
+    wobble = geometry.calibration.largest("sample_x_mm") if geometry.calibration else 0.0
+    return (
+        float((left + geometry.axis_offset_mm - wobble) / np.hypot(1, left * bend)),
+        float((right - geometry.axis_offset_mm - wobble) / np.hypot(1, right * bend)),
+    )
+
+
+def tilted_reach_mm(geometry: SetUp) -> float:
+    """Return the radius of the circle around a tilted axis that just touches the detector's lower or upper edge."""
+    _, _, down, up = _window_mm(geometry)
+    sin, cos = np.sin(geometry.axis_tilt_rad), np.cos(geometry.axis_tilt_rad)
+    # The lines from the source to the edge, against the circle's plane.
+    slopes = abs(sin - up * geometry.curvature * cos) / up, abs(sin + down * geometry.curvature * cos) / down
+    return float(1 / max(slopes)) if max(slopes) > 0 else float("inf")
+
+
+def heights_mm(geometry: SetUp) -> tuple[float, float]:
+    """Return how far down and up every projection sees on the axis."""
+    _, _, down, up = _window_mm(geometry)
+    sin, cos = np.sin(geometry.axis_tilt_rad), np.cos(geometry.axis_tilt_rad)
+    wobble = geometry.calibration.largest("sample_z_mm") if geometry.calibration else 0.0
+    # An axis that leans away from the source, and a ray that leans after it, may never meet.
+    lean_down, lean_up = cos - down * sin * geometry.curvature, cos + up * sin * geometry.curvature
+    return (
+        float(down / lean_down) - wobble if lean_down > 0 else float("inf"),
+        float(up / lean_up) - wobble if lean_up > 0 else float("inf"),
+    )
+
+
+def _window_mm(geometry: SetUp) -> tuple[float, float, float, float]:
+    """Return how far the real detector sees left, right, down and up of the central ray, measured at the axis."""
+    centre = geometry.to_real @ [geometry.u_centre, geometry.v_centre, 1.0]
+    reaches = []
+    for column, shift in ((0, "detector_u_mm"), (1, "detector_v_mm")):
+        step = geometry.to_real[:, column]
+        low, high = -np.inf, np.inf
+        for row, n in ((0, geometry.n_u), (1, geometry.n_v)):
+            for sign, edge in ((1, -0.5), (-1, n - 0.5)):
+                # A virtual pixel at distance t is on the detector where room + t · slope ≥ 0, for all four edges.
+                room, slope = (sign * float(vector[row] - edge * vector[2]) for vector in (centre, step))
+                if slope > 0:
+                    low = max(low, -room / slope)
+                elif slope < 0:
+                    high = min(high, -room / slope)
+        wobble = geometry.calibration.largest(shift) / geometry.pixel_mm if geometry.calibration else 0.0
+        reaches += [(-low - wobble) * geometry.voxel_mm, (high - wobble) * geometry.voxel_mm]
+    left, right, down, up = reaches
+    return left, right, down, up
