@@ -61,18 +61,24 @@ def ramp_response(n_padded: int, step_mm: float, name: str = "ram-lak", *, cutof
 
 
 def fan_weight(geometry: Geometry) -> np.ndarray:
-    """Return each pixel's weight before the filter, float64 (n_v, n_u): the ray's cosine; 1 in a parallel beam.
+    """Return each virtual pixel's weight before the filter, float64 (n_v, n_u): the ray's cosine; 1 in a parallel beam.
 
     When the axis lies off the central ray by s, lines are sampled more densely on one side: the Jacobian of the change
     from fan to parallel coordinates gains the factor 1 + s·u / D², where u is measured at the axis and D is the
-    distance from source to axis.
+    distance from source to axis. A tilted axis brings the cosine of its tilt: the object's frequencies are sampled that
+    much more densely. Feldkamp's formula for its circle, written for our detector, is left with this one factor; the
+    others depend on the row only and cancel.
     """
+    tilt = geometry.axis_tilt_rad
     if not isinstance(geometry, ConeGeometry):
-        return np.ones((geometry.n_v, geometry.n_u))
+        return np.full((geometry.n_v, geometry.n_u), np.cos(tilt))
     distance = geometry.source_axis_mm
     u = (np.arange(geometry.n_u) - geometry.u_centre) * geometry.voxel_mm
     v = (np.arange(geometry.n_v) - geometry.v_centre)[:, None] * geometry.voxel_mm
-    return distance / np.sqrt(distance**2 + u**2 + v**2) * (1 + geometry.axis_offset_mm * u / distance**2)
+    # How far a ray of this row goes in the plane of the source's circle: D in the middle row, upright.
+    along = distance * np.cos(tilt) + v * np.sin(tilt)
+    off_axis = 1 + geometry.axis_offset_mm * u / (distance * np.cos(tilt) * along)
+    return np.cos(tilt) * distance / np.sqrt(distance**2 + u**2 + v**2) * off_axis
 
 
 def filtered(line_integrals: np.ndarray, row_filter: RowFilter) -> np.ndarray:
