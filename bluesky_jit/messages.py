@@ -99,7 +99,8 @@ class ProjectionBlock:
     counts: uint16 (n, n_v, n_u) raw detector counts; acquisition: int64 (n,), the number of each projection in its run
     from 0 on (what splits go by; a lost frame leaves a gap); unique_ids: int64 (n,), as the detector counted;
     frame_times_s: the detector's time stamps and received_times_s: ours, both in Unix seconds; angles_rad: float64
-    (n,), NaN for darks and flats; flats: which flats apply ("this run", "run 3f2a…", "none").
+    (n,), NaN for darks and flats; flats: which flats apply ("this run", "run 3f2a…", "none"); after: how many
+    projections had been taken before these darks or flats, None for as many as have come.
     """
 
     run_uid: str
@@ -112,6 +113,7 @@ class ProjectionBlock:
     angles_rad: np.ndarray
     angle_source: AngleSource
     flats: str = "this run"
+    after: int | None = None
 
     def __len__(self) -> int:
         return len(self.counts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bluesky_jit.intake.frames import FramesNotReady, part_of_message, split_message
 from bluesky_jit.messages import AssetFrames, FrameMessage, Problem, RunMessage, RunOpened, RunStart, RunStop
 from bluesky_jit.session.run import LiveRun
-from bluesky_jit.tomo.correct import DarkFlat
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
 if TYPE_CHECKING:

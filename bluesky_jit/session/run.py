@@ -7,7 +7,7 @@ from bluesky_jit.intake.setup import angles_per_turn_of, geometry_of
 from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
 from bluesky_jit.session.learner import Learner
 from bluesky_jit.settings import Settings
-from bluesky_jit.tomo.correct import DarkFlat
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid, Vector
 from bluesky_jit.tomo.live import FilteredBackprojection

@@ -1,10 +1,15 @@
-"""Turn raw counts into attenuation: −log of (counts − dark) / (flat − dark)."""
+"""Turn raw counts into attenuation: −log of (counts − dark) / (flat − dark).
+
+Every function here serves numpy and cupy arrays alike; `loops.py` has the same in fewer passes for the CPU.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+from bluesky_jit.tomo.array_module import array_module
 
 MIN_COUNTS = 0.5
 """Counts above the dark that a pixel is raised to, so that a shadow too deep to measure keeps a finite attenuation."""
@@ -38,8 +43,12 @@ class Reference:
 def make_reference(dark: np.ndarray, flat: np.ndarray, *, saturation: int = SATURATION) -> Reference:
     """Compare mean darks and mean flats, float32 (n_v, n_u) each; raise ValueError when the flats show no beam."""
     is_dead = find_dead(dark, flat)
-    gain = np.where(is_dead, np.float32(1), flat - dark)
-    return Reference(dark=dark, gain=gain, saturation=saturation, **_neighbours(is_dead))
+    return Reference(dark=dark, gain=gain_of(dark, flat, is_dead), saturation=saturation, **neighbours(is_dead))
+
+
+def gain_of(dark: np.ndarray, flat: np.ndarray, is_dead: np.ndarray) -> np.ndarray:
+    """Return the counts of the beam alone, float32 (n_v, n_u), and 1 in dead pixels."""
+    return np.where(is_dead, np.float32(1), flat - dark)
 
 
 def find_dead(dark: np.ndarray, flat: np.ndarray) -> np.ndarray:
@@ -57,23 +66,36 @@ def find_dead(dark: np.ndarray, flat: np.ndarray) -> np.ndarray:
     return is_dead
 
 
-def attenuation(counts: np.ndarray, reference: Reference) -> tuple[np.ndarray, float]:
-    """Return the line integrals, float32 (n_v, n_u), and the fraction of pixels too dark or too bright to measure."""
-    signal = counts.astype(np.float32) - reference.dark
+def transmission(counts: np.ndarray, reference: Reference) -> tuple[np.ndarray, float]:
+    """Return what part of the beam came through, float32 (n_v, n_u), and the fraction too dark or bright to measure.
+
+    Counts are raised to MIN_COUNTS above the dark first, so that every value is above 0.
+    """
+    xp = array_module(counts)
+    signal = counts.astype(xp.float32) - reference.dark
     clipped = (signal < MIN_COUNTS) | (counts >= reference.saturation)
     clipped.reshape(-1)[reference.dead] = False
-    signal = np.maximum(signal, np.float32(MIN_COUNTS))
-    signal /= reference.gain
-    result = -np.log(signal)
-    flat_view = result.reshape(-1)
-    flat_view[reference.dead] = (
-        reference.left_weight * flat_view[reference.left] + reference.right_weight * flat_view[reference.right]
-    )
-    return result, float(np.count_nonzero(clipped)) / clipped.size
+    result = xp.maximum(signal, xp.float32(MIN_COUNTS)) / reference.gain
+    fill_dead(result, reference)
+    return result, float(xp.count_nonzero(clipped)) / clipped.size
 
 
-def _neighbours(is_dead: np.ndarray) -> dict[str, np.ndarray]:
-    """Find, for each dead pixel, its nearest live pixels in the row; in a row with none it reads zero."""
+def fill_dead(values: np.ndarray, reference: Reference) -> None:
+    """Give dead pixels of a transmission (n_v, n_u) the one whose attenuation is the mean of their neighbours'."""
+    if len(reference.dead):
+        flat = values.reshape(-1)
+        left, right = flat[reference.left], flat[reference.right]
+        flat[reference.dead] = left**reference.left_weight * right**reference.right_weight
+
+
+def attenuation(counts: np.ndarray, reference: Reference) -> tuple[np.ndarray, float]:
+    """Return the line integrals, float32 (n_v, n_u), and the fraction of pixels too dark or too bright to measure."""
+    result, clipped = transmission(counts, reference)
+    return -array_module(result).log(result), clipped
+
+
+def neighbours(is_dead: np.ndarray) -> dict[str, np.ndarray]:
+    """Find, for each dead pixel, its nearest live pixels in the row; a row with none reads as air."""
     n_u = is_dead.shape[1]
     columns = np.arange(n_u)
     before = np.maximum.accumulate(np.where(is_dead, -1, columns), axis=1)
@@ -90,120 +112,3 @@ def _neighbours(is_dead: np.ndarray) -> dict[str, np.ndarray]:
         "left_weight": left_weight.astype(np.float32),
         "right_weight": right_weight.astype(np.float32),
     }
-
-
-class DarkFlat:
-    """Average darks and flats as they come, to correct projections with.
-
-    Without flats it is not `ready`, and what happens then is for the caller to decide; without darks the dark is taken
-    as zero and `assumes_no_dark` says so. One thread adds and takes the reference; any threads ask for the rest.
-    """
-
-    def __init__(self, n_v: int, n_u: int, *, saturation: int = SATURATION) -> None:
-        """Begin with none; saturation: counts from which on a pixel is full."""
-        self._dark = np.zeros((n_v, n_u), dtype=np.float32)
-        self._flat = np.zeros((n_v, n_u), dtype=np.float32)
-        self._saturation = saturation
-        self._saturated_flats = 0.0
-        self._reference: Reference | None = None
-        self.darks = 0
-        self.flats = 0
-        self._borrowed_darks = self._borrowed_flats = False
-
-    @classmethod
-    def borrowed(cls, other: DarkFlat) -> DarkFlat:
-        """Start with the darks and flats of another run, each of which gives way to the first of this one."""
-        lent = cls(*other.shape, saturation=other._saturation)
-        lent._dark, lent._flat, lent._saturated_flats = other._dark, other._flat, other._saturated_flats
-        lent.darks, lent.flats = other.darks, other.flats
-        lent._borrowed_darks, lent._borrowed_flats = other.darks > 0, other.flats > 0
-        return lent
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Return (n_v, n_u)."""
-        n_v, n_u = self._dark.shape
-        return n_v, n_u
-
-    @property
-    def flats_are_borrowed(self) -> bool:
-        return self._borrowed_flats
-
-    @property
-    def ready(self) -> bool:
-        return self.flats > 0
-
-    @property
-    def assumes_no_dark(self) -> bool:
-        return self.darks == 0
-
-    @property
-    def dead_pixels(self) -> int:
-        """Count the pixels that are made up from their neighbours, since the reference was last taken."""
-        reference = self._reference
-        return 0 if reference is None else len(reference.dead)
-
-    @property
-    def saturated_flats(self) -> float:
-        """Return the fraction of the flats' pixels that were full."""
-        return self._saturated_flats
-
-    @property
-    def reference(self) -> Reference:
-        if not self.ready:
-            raise RuntimeError("no flats have come: push flats before correcting projections")
-        if self._reference is None:
-            self._reference = make_reference(self._dark, self._flat, saturation=self._saturation)
-        return self._reference
-
-    def add_darks(self, counts: np.ndarray) -> None:
-        """Take darks (n, n_v, n_u) into the mean.
-
-        Raises ValueError when they are as bright as the flats. Where the flats had been held against earlier darks,
-        these darks are left out; otherwise the flats are forgotten, and it is not ready until others come.
-        """
-        if not len(counts):
-            return
-        unfit: ValueError | None = None
-        if self.ready:
-            try:
-                find_dead(_mean(counts), self._flat)
-            except ValueError as error:
-                if self.darks:
-                    raise
-                unfit = error
-                self.flats, self._borrowed_flats, self._saturated_flats = 0, False, 0.0
-        if self._borrowed_darks:
-            self.darks, self._borrowed_darks = 0, False
-        self._dark = _running_mean(self._dark, self.darks, counts)
-        self.darks += len(counts)
-        self._reference = None
-        if unfit is not None:
-            raise unfit
-
-    def add_flats(self, counts: np.ndarray) -> None:
-        """Take flats (n, n_v, n_u) into the mean; raise ValueError, and leave them out, when they show no beam."""
-        if not len(counts):
-            return
-        # By themselves: among good flats, those taken with the shutter closed would only lower the mean.
-        find_dead(self._dark, _mean(counts))
-        if self._borrowed_flats:
-            self.flats, self._borrowed_flats = 0, False
-        saturated = float(np.count_nonzero(counts >= self._saturation)) / counts[0].size
-        self._saturated_flats = (self._saturated_flats * self.flats + saturated) / (self.flats + len(counts))
-        self._flat = _running_mean(self._flat, self.flats, counts)
-        self.flats += len(counts)
-        self._reference = None
-
-
-def _mean(frames: np.ndarray) -> np.ndarray:
-    """Return the mean of frames (n, n_v, n_u), float32 (n_v, n_u)."""
-    return frames.mean(axis=0, dtype=np.float32)
-
-
-def _running_mean(mean: np.ndarray, n: int, frames: np.ndarray) -> np.ndarray:
-    """Return the mean of n earlier frames and these; a new array, since the old one may be in use."""
-    for frame in frames:
-        n += 1
-        mean = mean + (frame.astype(np.float32) - mean) / np.float32(n)
-    return mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bluesky_jit.tomo.correct import DarkFlat
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.weights import Arc
 
 WORTH_SAYING = 0.01

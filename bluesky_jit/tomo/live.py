@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from bluesky_jit.messages import AngleSource, AnglesUsed, ProjectionBlock
-from bluesky_jit.tomo.correct import SATURATION, DarkFlat
+from bluesky_jit.tomo.correct import SATURATION
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Kernel
@@ -141,7 +142,10 @@ class FilteredBackprojection:
             if block.kind == "dark":
                 self.dark_flat.add_darks(block.counts)
             else:
-                self.dark_flat.add_flats(block.counts)
+                view = self._window.view
+                come = int(view.acquisition[-1]) + 1 if len(view) else 0
+                after = come if block.after is None else block.after
+                self.dark_flat.add_flats(block.counts, times_s=block.frame_times_s, after=after)
             self._stale = True
         finally:
             if not self.ready and self._window.view.filtered:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bluesky_jit.tomo.correct import SATURATION, DarkFlat, attenuation
+from bluesky_jit.tomo.correct import SATURATION, attenuation
 from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.ramp import filtered, make_filter
 
@@ -58,7 +59,8 @@ class Preparation:
 
         row_weight: (n_u,), this projection's share of the lines that others measure too (Parker); before the filter.
         """
-        line_integrals, clipped = attenuation(counts, self.dark_flat.reference)
+        reference = self.dark_flat.reference_at(time_s=info.time_s, acquisition=info.acquisition)
+        line_integrals, clipped = attenuation(counts, reference)
         if row_weight is not None:
             line_integrals *= row_weight.astype(np.float32)
         return filtered(line_integrals, self._filter), clipped

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from bluesky_jit.messages import AnglesUsed, ProjectionBlock
-from bluesky_jit.tomo.correct import DarkFlat
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 

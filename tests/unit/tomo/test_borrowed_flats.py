@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.correct import DarkFlat, attenuation
+from bluesky_jit.tomo.correct import attenuation
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.live import FilteredBackprojection
 
@@ -20,16 +21,16 @@ def lender() -> DarkFlat:
 
 
 def test_borrowed_flats_correct_as_they_did() -> None:
-    expected, _ = attenuation(frames(510)[0], lender().reference)
-    assert attenuation(frames(510)[0], DarkFlat.borrowed(lender()).reference)[0] == pytest.approx(expected)
+    expected, _ = attenuation(frames(510)[0], lender().reference_at())
+    assert attenuation(frames(510)[0], DarkFlat.borrowed(lender()).reference_at())[0] == pytest.approx(expected)
 
 
 def test_own_flats_take_the_place_of_borrowed_ones() -> None:
     borrowed, kept = DarkFlat.borrowed(lender()), lender()
     borrowed.add_flats(frames(2010))
     assert (borrowed.flats, borrowed.flats_are_borrowed) == (2, False)
-    assert attenuation(frames(1010)[0], borrowed.reference)[0] == pytest.approx(np.log(2.0), abs=1e-6)
-    assert attenuation(frames(510)[0], kept.reference)[0] == pytest.approx(np.log(2.0), abs=1e-6)
+    assert attenuation(frames(1010)[0], borrowed.reference_at())[0] == pytest.approx(np.log(2.0), abs=1e-6)
+    assert attenuation(frames(510)[0], kept.reference_at())[0] == pytest.approx(np.log(2.0), abs=1e-6)
 
 
 def test_flats_of_another_detector_size_are_refused() -> None:

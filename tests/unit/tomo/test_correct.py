@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.correct import DarkFlat, attenuation
+from bluesky_jit.tomo.correct import attenuation
+from bluesky_jit.tomo.darkflat import DarkFlat
 
 
 def corrector(dark=100.0, flat=10_100.0, shape=(4, 6)):
@@ -14,7 +15,7 @@ def corrector(dark=100.0, flat=10_100.0, shape=(4, 6)):
 
 
 def corrected(dark_flat, counts):
-    return attenuation(counts, dark_flat.reference)
+    return attenuation(counts, dark_flat.reference_at())
 
 
 def test_attenuation_is_minus_the_logarithm_of_the_transmission():
@@ -33,8 +34,8 @@ def test_darks_and_flats_are_averaged_over_all_that_came():
     result.add_darks(darks[2:])
     result.add_flats(flats[3:])
     assert (result.darks, result.flats) == (5, 7)
-    np.testing.assert_allclose(result.reference.dark, darks.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(result.reference.gain, flats.mean(0) - darks.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(result.reference_at().dark, darks.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(result.reference_at().gain, flats.mean(0) - darks.mean(0), rtol=1e-5)
 
 
 def test_counts_at_or_below_the_dark_are_raised_to_half_a_count_and_counted():
@@ -132,18 +133,18 @@ def test_good_flats_after_refused_ones_count_alone():
     result, _ = shut_shutter(5)
     result.add_flats(bright_frames())
     assert (result.ready, result.flats) == (True, 5)
-    np.testing.assert_allclose(result.reference.gain, 10_000, atol=20)
+    np.testing.assert_allclose(result.reference_at().gain, 10_000, atol=20)
 
 
 def test_refused_flats_leave_the_good_ones_before_them_as_they_were():
     result = DarkFlat(20, 30)
     result.add_darks(dark_frames(1))
     result.add_flats(bright_frames(20))
-    before = result.reference.gain
+    before = result.reference_at().gain
     with pytest.raises(ValueError, match="Did the shutter open"):
         result.add_flats(dark_frames(3, 20))
     assert result.flats == 20
-    np.testing.assert_array_equal(result.reference.gain, before)
+    np.testing.assert_array_equal(result.reference_at().gain, before)
 
 
 def test_darks_that_show_that_the_flats_before_had_no_beam_make_them_forgotten():
@@ -153,7 +154,7 @@ def test_darks_that_show_that_the_flats_before_had_no_beam_make_them_forgotten()
         result.add_darks(dark_frames(1))
     assert (result.ready, result.flats, result.darks) == (False, 0, 5)
     result.add_flats(bright_frames())
-    np.testing.assert_allclose(result.reference.gain, 10_000, atol=20)
+    np.testing.assert_allclose(result.reference_at().gain, 10_000, atol=20)
 
 
 def test_darks_with_the_shutter_open_are_refused_when_earlier_darks_and_flats_agree():
@@ -163,7 +164,7 @@ def test_darks_with_the_shutter_open_are_refused_when_earlier_darks_and_flats_ag
     with pytest.raises(ValueError, match="darks with the shutter closed"):
         result.add_darks(bright_frames())
     assert (result.ready, result.flats, result.darks) == (True, 5, 5)
-    np.testing.assert_allclose(result.reference.gain, 10_000, atol=20)
+    np.testing.assert_allclose(result.reference_at().gain, 10_000, atol=20)
 
 
 def test_up_to_a_fifth_of_dead_pixels_is_taken_for_a_bad_detector_and_used():
@@ -172,7 +173,7 @@ def test_up_to_a_fifth_of_dead_pixels_is_taken_for_a_bad_detector_and_used():
     result = DarkFlat(20, 30)
     result.add_darks(np.full((1, 20, 30), 200))
     result.add_flats(flats)
-    result.reference  # noqa: B018
+    result.reference_at()
     assert result.dead_pixels == 20 * 6
     flats[:, 0, 6] = 200
     with pytest.raises(ValueError, match="20% of the pixels are dead"):
