@@ -18,6 +18,7 @@ from ophyd.device import Staged
 from ophyd.status import StatusBase, SubscriptionStatus
 from ophyd.utils.errors import InvalidState
 
+from bluesky_jit.beamline.reads import forget_unanswered_reads
 from bluesky_jit.beamline.writer import PUT_TIMEOUT_S, Column, FileWriter, StreamFile
 
 logger = logging.getLogger(__name__)
@@ -136,13 +137,18 @@ class TomoCamera(DetectorBase):
         timeout_s = exposure_s + FRAME_TIMEOUT_S
         return self._written(written + 1, timeout_s) & self._expose(timeout_s)
 
+    def stage(self) -> list[object]:
+        forget_unanswered_reads(self)
+        return super().stage()
+
     def unstage(self) -> list[object]:
         try:
             self._close_file()
             return super().unstage()
-        except TimeoutError as error:
+        except Exception as error:
             # With its IOC gone there is nothing to restore; a camera that stayed half staged could not be used again.
             logger.error("%s is left as it is: %s", self.name, error)
+            logger.debug("%s could not be restored", self.name, exc_info=True)
             for device in (self, *(device for _, device in self.walk_subdevices(include_lazy=False))):
                 device._original_vals.clear()
                 device._staged = Staged.no

@@ -13,6 +13,7 @@ from bluesky import preprocessors as bpp
 
 from bluesky_jit.beamline.angles import Order
 from bluesky_jit.beamline.camera import Acquisition, TomoCamera
+from bluesky_jit.beamline.reads import forget_unanswered_reads
 from bluesky_jit.beamline.recipe import Recipe
 from bluesky_jit.beamline.series import Plan, Series, tolerant, unconnected
 from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
@@ -133,6 +134,8 @@ def _tomography(
     turn: bool,
     metadata: dict[str, Any],
 ) -> Plan:
+    devices = [camera, stage, shutter, *([sample] if sample is not None else [])]
+    forget_unanswered_reads(*devices)
     if turn:
         stage.check_turning(recipe.turning())
     if sample is None and (recipe.flats or recipe.flats_after):
@@ -146,7 +149,6 @@ def _tomography(
         "hints": {"dimensions": [[["time"] if turn else [stage.name], "primary"]]},
         **metadata,
     }
-    devices = [camera, stage, shutter, *([sample] if sample is not None else [])]
     series = Series(camera, exposure_s=recipe.exposure_s, period_s=recipe.period_s)
 
     def scan() -> Plan:
@@ -167,6 +169,8 @@ def _tomography(
             yield from _without_sample(shutter, sample, series.take("flats", recipe.flats_after))
 
     def put_back() -> Plan:
+        # What ended the scan may have cost answers that the clean-up would wait for.
+        forget_unanswered_reads(*devices)
         if gone := unconnected(devices):
             logger.error("%s cannot be made safe from here: no answer", gone)
         yield from tolerant(shutter, lambda: bps.mv(shutter, "Closed"))

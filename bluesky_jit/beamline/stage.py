@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from ophyd import DeviceStatus, EpicsMotor
 from ophyd.status import SubscriptionStatus
 from ophyd.utils import LimitError
+
+from bluesky_jit.beamline.reads import forget_unanswered_reads
+
+logger = logging.getLogger(__name__)
 
 RUN_ON_S = 5.0
 """The stage aims this much time beyond the last exposure, so that a late frame still sees it turning."""
@@ -33,14 +38,20 @@ class RotationStage(EpicsMotor):
 
     def stage(self) -> list[object]:
         """Remember the velocity, which turning changes."""
+        forget_unanswered_reads(self)
         self._velocity_before = float(self.velocity.get(use_monitor=False))
         return super().stage()
 
     def unstage(self) -> list[object]:
         """Restore the velocity."""
         if self._velocity_before is not None and self.velocity.connected:
-            self.velocity.put(self._velocity_before, wait=True)
-            self._velocity_before = None
+            try:
+                self.velocity.put(self._velocity_before, wait=True)
+                self._velocity_before = None
+            except Exception as error:
+                # With its IOC gone there is nothing to restore; a stage that stayed staged could not be used again.
+                logger.error("the velocity of %s is left as it is: %s", self.name, error)
+                logger.debug("the velocity of %s could not be restored", self.name, exc_info=True)
         return super().unstage()
 
     @property
