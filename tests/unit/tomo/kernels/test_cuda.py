@@ -1,0 +1,260 @@
+"""The GPU kernel, its source compiled for the host: what it is given, what it keeps, how it fits its memory."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+from cuda_on_host import HostDevice
+
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.grid import Grid
+from bluesky_jit.tomo.jobs import Jobs, ReferenceKernel, Slots
+from bluesky_jit.tomo.kernels import cuda
+from bluesky_jit.tomo.kernels.cuda import CudaKernel, why_not
+from bluesky_jit.tomo.kernels.cuda_launch import Launch, pieces
+
+CONE = ConeGeometry(n_u=90, n_v=70, pixel_mm=0.4, source_axis_mm=60, source_detector_mm=150, axis_offset_mm=0.3)
+N = 11
+SLOT_BYTES = (CONE.n_v + 2) * (CONE.n_u + 2) * 2
+SLICE = (Grid.slice_xy(z_mm=0.5, voxel_mm=0.15, shape=(40, 50)),)
+VOLUME = Grid.centred(centre=(0, 1, 0), x_axis=(1, 2, 0), y_axis=(0, 1, 1), voxel_mm=0.3, shape=(5, 12, 20))
+VOLUMES = (VOLUME, VOLUME.moved((1, 0, 0)), VOLUME.moved((0, 1, 1)))
+
+
+def store(geometry=CONE, n=N, *, seed=1, counted=True):
+    rng = np.random.default_rng(seed)
+    values = np.zeros((n, geometry.n_v + 2, geometry.n_u + 2), dtype=np.int16)
+    values[:, 1:-1, 1:-1] = rng.integers(-32767, 32768, (n, geometry.n_v, geometry.n_u))
+    return Slots(
+        values=values,
+        scales=rng.uniform(0.5e-4, 2e-4, n).astype(np.float32),
+        versions=np.zeros(n, dtype=np.int64) if counted else None,
+    )
+
+
+def jobs_on(projections, grids=SLICE, *, slots=range(N), n_splits=1, geometry=CONE):
+    slots = np.array(slots)
+    rng = np.random.default_rng(2)
+    return Jobs(
+        projections=projections,
+        matrices=geometry.matrices(rng.uniform(0, 2 * np.pi, N)[slots]),
+        slots=slots,
+        scales=rng.uniform(-1, 1, N)[slots],
+        splits=slots % n_splits,
+        n_splits=n_splits,
+        grids=grids,
+    )
+
+
+def assert_right(result, jobs, *, part=2e-5):
+    expected = ReferenceKernel().run(jobs)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, expected, rtol=0, atol=part * np.abs(expected).max())
+
+
+def rewrite(projections, slot, *, seed=3):
+    projections.values[slot] = store(seed=seed).values[slot]
+    projections.versions[slot] += 1
+
+
+def test_a_launch_has_a_thread_for_every_voxel_and_split():
+    launch = Launch.of(jobs_on(store(), VOLUMES, n_splits=2))
+    assert launch.rays.shape == (3, N, 3, 4)
+    assert launch.rays.dtype == launch.scales.dtype == np.float32
+    assert launch.slots.tolist() == [0, 2, 4, 6, 8, 10, 1, 3, 5, 7, 9]
+    assert launch.starts.tolist() == [0, 6, 11]
+    # Three grids, two splits, five planes of 12×20.
+    assert launch.block == (20, 12)
+    assert launch.n_blocks == 3 * 2 * 5
+    assert Launch.of(jobs_on(store(), SLICE)).block == (32, 8)
+    assert Launch.of(jobs_on(store(), SLICE)).n_blocks == 5 * 2
+
+
+def test_a_split_without_projections_is_empty():
+    jobs = jobs_on(store(), slots=[0, 2, 4], n_splits=2)
+    result = CudaKernel(HostDevice()).run(jobs)
+    assert_right(result, jobs)
+    assert not result[:, 1].any()
+
+
+def test_positions_stay_good_on_a_wide_detector():
+    wide = ConeGeometry(n_u=2560, n_v=12, pixel_mm=0.05, source_axis_mm=100, source_detector_mm=150)
+    grids = (Grid.slice_xy(voxel_mm=wide.voxel_mm, shape=(24, 2560)),)
+    jobs = jobs_on(store(wide), grids, geometry=wide)
+    # Noise from pixel to pixel is the worst there is: a position off by 1e-4 pixel changes its value by about as much.
+    assert_right(CudaKernel(HostDevice()).run(jobs), jobs, part=1.5e-4)
+
+
+def test_images_grow_and_shrink_in_place():
+    kernel, projections = CudaKernel(HostDevice()), store()
+    image = kernel.run(jobs_on(projections, slots=range(5)))
+    added = kernel.run(jobs_on(projections, slots=range(5, N)), out=image)
+    assert added is image
+    assert_right(image, jobs_on(projections))
+
+
+def test_a_slot_is_uploaded_once():
+    kernel, projections = CudaKernel(HostDevice()), store()
+    kernel.run(jobs_on(projections, slots=[1, 2, 3]))
+    assert kernel.uploaded == 3
+    kernel.run(jobs_on(projections, slots=[2, 3, 4, 5]))
+    assert kernel.uploaded == 5
+
+
+def test_a_slot_that_was_written_again_is_uploaded_again():
+    kernel, projections = CudaKernel(HostDevice()), store()
+    kernel.run(jobs_on(projections))
+    rewrite(projections, 4)
+    jobs = jobs_on(projections)
+    assert_right(kernel.run(jobs), jobs)
+    assert kernel.uploaded == N + 1
+
+
+def test_a_slot_that_is_written_during_its_upload_is_uploaded_again():
+    class Slow(HostDevice):
+        def write(self, array, index, values):
+            super().write(array, index, values)
+            if index == 4 and projections.versions[4] == 0:
+                rewrite(projections, 4)
+
+    projections = store()
+    kernel = CudaKernel(Slow())
+    kernel.run(jobs_on(projections))
+    jobs = jobs_on(projections)
+    assert_right(kernel.run(jobs), jobs)
+
+
+def test_a_store_that_nobody_counts_is_uploaded_each_time():
+    kernel, projections = CudaKernel(HostDevice()), store(counted=False)
+    kernel.run(jobs_on(projections))
+    projections.values[4] = store(seed=3).values[4]
+    jobs = jobs_on(projections)
+    assert_right(kernel.run(jobs), jobs)
+
+
+def test_another_store_takes_the_place_of_the_first():
+    kernel, first, second = CudaKernel(HostDevice()), store(), store(seed=3)
+    for projections in (first, second, first):
+        jobs = jobs_on(projections)
+        assert_right(kernel.run(jobs), jobs)
+
+
+def test_a_store_that_is_gone_is_not_taken_for_the_next_one():
+    kernel = CudaKernel(HostDevice())
+    for seed in range(5):
+        jobs = jobs_on(store(seed=seed))
+        assert_right(kernel.run(jobs), jobs)
+
+
+@pytest.mark.parametrize("most_bytes", [10**9, 12_000, 8_000, 2_000, 1_000, 1])
+def test_pieces_cover_every_voxel_once(most_bytes):
+    jobs = jobs_on(store(), VOLUMES, slots=[0, 1], n_splits=2)
+    covered = np.zeros(jobs.result_shape)
+    for piece, where in pieces(jobs, most_bytes):
+        assert piece.result_shape == covered[where].shape
+        covered[where] += 1
+        for grid, whole in zip(piece.grids, jobs.grids[where[0]], strict=True):
+            assert (grid.z_step, grid.y_step, grid.x_step) == (whole.z_step, whole.y_step, whole.x_step)
+    assert (covered == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("result_bytes", "n_launches"),
+    [
+        pytest.param(3 * 10_000, 1, id="all at once"),
+        pytest.param(2 * 10_000, 2, id="two volumes, then one"),
+        pytest.param(5_000, 9, id="slabs of two planes"),
+        pytest.param(1_500, 30, id="strips of eight rows"),
+    ],
+)
+def test_results_that_do_not_fit_the_device_are_made_in_pieces(result_bytes, n_launches):
+    jobs = jobs_on(store(), VOLUMES, slots=[0, 1], n_splits=2)
+    device = HostDevice()
+    kernel = CudaKernel(device)
+    kernel.run(jobs_on(jobs.projections))
+    # The window's copy is there; half of what is free now is for a result.
+    device.memory_bytes, device.launches, device.largest = 2 * result_bytes, 0, 0
+    assert_right(kernel.run(jobs), jobs)
+    assert device.launches == n_launches
+    assert device.largest <= result_bytes
+
+
+def test_a_window_that_does_not_fit_the_device_passes_through_it():
+    jobs = jobs_on(store(), n_splits=2)
+    device = HostDevice(memory_bytes=8 * SLOT_BYTES)
+    assert_right(CudaKernel(device).run(jobs), jobs)
+    assert device.largest <= 4 * SLOT_BYTES
+    assert device.launches == 3
+
+
+def test_threads_share_a_kernel():
+    kernel = CudaKernel(HostDevice())
+    tasks = [jobs_on(store(seed=n % 2), VOLUMES, n_splits=n + 1) for n in range(4)]
+    results = [np.empty(0)] * 4
+
+    def work(n):
+        for _ in range(5):
+            results[n] = kernel.run(tasks[n])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result, jobs in zip(results, tasks, strict=True):
+        assert_right(result, jobs)
+
+
+def test_a_parallel_beam_needs_no_kernel_of_its_own():
+    parallel = ParallelGeometry(n_u=90, n_v=70, pixel_mm=0.2, axis_offset_mm=-0.1)
+    jobs = jobs_on(store(parallel), VOLUMES, geometry=parallel)
+    assert_right(CudaKernel(HostDevice()).run(jobs), jobs)
+
+
+def test_a_machine_without_a_driver_says_so(monkeypatch):
+    monkeypatch.setattr(cuda, "DRIVER", "libno-such-driver.so.1")
+    assert why_not() == "no NVIDIA driver on this machine"
+
+
+class Driver:
+    """Answer as an NVIDIA driver does, with a GPU or without."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def cuInit(self, flags):
+        return self.code
+
+    def cuDriverGetVersion(self, version):
+        version._obj.value = 12_040
+        return 0
+
+
+def test_a_driver_without_a_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: Driver(100))
+    assert why_not().startswith("the NVIDIA driver finds no GPU that it can use (error 100 of cuInit)")
+
+
+def test_a_gpu_without_cupy_names_the_extra_that_fits_the_driver(monkeypatch):
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: Driver(0))
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert why_not().endswith("pip install 'bluesky-jit[cuda12]'")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("cudaErrorNoDevice"), OSError("libnvrtc"), ValueError("odd")])
+def test_whatever_a_gpu_raises_is_a_reason(monkeypatch, error):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: Driver(0))
+    monkeypatch.setattr(cuda, "CupyDevice", broken)
+    assert str(error) in why_not()
+
+
+def test_a_gpu_that_computes_is_fine_and_one_that_miscomputes_is_not(monkeypatch):
+    monkeypatch.setattr(cuda.ctypes, "CDLL", lambda name: Driver(0))
+    monkeypatch.setattr(cuda, "CupyDevice", HostDevice)
+    assert why_not() == ""
+    monkeypatch.setattr(HostDevice, "launch", lambda *arguments: None)
+    assert why_not() == "the GPU backprojects a voxel of 12.5 to 0.0"
