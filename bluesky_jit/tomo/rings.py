@@ -1,4 +1,4 @@
-"""Take out rings: the stripes that pixels of slightly wrong gain leave in every projection, estimated as frames come."""
+"""Take out rings: stripes that pixels of slightly wrong gain leave in every projection, estimated as frames come."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class RingEstimate:
     """Estimate each pixel's stripe from the line integrals of the last `projections` frames, a turn or more.
 
     The projections are taken in nine blocks, in the order that they come. In the mean of each, a stripe is what stands
-    out from the pixels around it in the row; a pixel's correction is the median of its blocks'. Next to the axis' image,
-    where a small round object stands still like a stripe, no more is taken out than stripes usually have elsewhere.
+    out from the pixels around it in the row; a pixel's correction is the median of its blocks'. Next to the axis'
+    image, where a small round object stands still like a stripe, no more is taken out than is usual elsewhere.
 
     One thread uses it. All projections share the estimate, whichever their split: it is a declared shared term of the
     Noise2Inverse splits.
