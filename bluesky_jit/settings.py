@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "BLUESKY_JIT_"
 POSITIVE = {
     "geometry": ("pixel_mm", "source_axis_mm", "source_detector_mm"),
     "intake": ("queue_frames",),
-    "tomo": ("turns", "angles_per_turn", "saturation_counts"),
+    "tomo": ("turns", "memory_gb", "angles_per_turn", "saturation_counts"),
     "slices": ("voxel_mm", "size", "updates_per_s", "preview_size"),
     "learn": ("batch", "patch", "buffer"),
 }
@@ -64,6 +64,10 @@ class TomoSettings:
 
     turns: float = 1.0
     """Turns of projections in the window."""
+    window: Literal["sliding", "whole-turns"] = "sliding"
+    """`sliding`: slices follow every projection. `whole-turns`: of whole windows only, which share no projection."""
+    memory_gb: float | None = None
+    """Most memory that the window may take; None: half of what is free when a run begins."""
     angles_per_turn: int | None = None
     """For runs whose start document does not say."""
     saturation_counts: int = 65535

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,25 @@ def angles_per_turn_of(tomo: Mapping[str, Any], setting: int | None) -> int:
             "or set tomo.angles_per_turn"
         )
     return int(n)
+
+
+def planned_arc_rad_of(tomo: Mapping[str, Any], angles_per_turn: int, expected_projections: int | None) -> float | None:
+    """Return the arc that a run is to cover in one go; None when it does not say, or takes its angles out of order."""
+    if not expected_projections or (tomo.get("scan_mode") or "sequential") != "sequential":
+        return None
+    return 2 * math.pi * expected_projections / angles_per_turn
+
+
+def window_length_of(turns: float, angles_per_turn: int, period_rad: float, mode: str) -> int:
+    """Return how many projections the window spans; whole turns are turns after which lines repeat."""
+    arcs = turns * 2 * math.pi / period_rad
+    if mode == "whole-turns" and (abs(arcs - round(arcs)) > 1e-6 or round(arcs) < 1):
+        unit = "half turns" if period_rad < 2 * math.pi else "turns"
+        raise ValueError(
+            f"tomo.turns is {turns:g} and tomo.window 'whole-turns': give a whole number of {unit}, or set tomo.window "
+            "to 'sliding'"
+        )
+    return round(turns * angles_per_turn)
 
 
 def _number(name: str, value: Any) -> float:

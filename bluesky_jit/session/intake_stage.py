@@ -130,7 +130,7 @@ class Intake:
     def _settle(self, run: LiveRun, reconstruction: Reconstructor) -> None:
         """Let late darks and flats take effect, and say what limits the slices."""
         try:
-            if reconstruction.settle():
+            if reconstruction.settle(drained=run.stop is not None):
                 self._session.frames_changed()
         except ValueError as error:
             self._session.report(Problem(text=str(error), severity="MAJOR", run_uid=run.uid))

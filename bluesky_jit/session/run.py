@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bluesky_jit.intake.frames import RunFrames
-from bluesky_jit.intake.setup import angles_per_turn_of, geometry_of
+from bluesky_jit.intake.setup import angles_per_turn_of, geometry_of, planned_arc_rad_of, window_length_of
 from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
 from bluesky_jit.session.learner import Learner
 from bluesky_jit.settings import Settings
@@ -65,7 +65,12 @@ class LiveRun:
         self.voxel_mm = settings.slices.voxel_mm or geometry.voxel_mm
         reconstruction = FilteredBackprojection(
             geometry,
-            n_projections=round(settings.tomo.turns * self.angles_per_turn),
+            n_projections=window_length_of(
+                settings.tomo.turns, self.angles_per_turn, geometry.period_rad, settings.tomo.window
+            ),
+            window=settings.tomo.window,
+            planned_arc_rad=planned_arc_rad_of(tomo, self.angles_per_turn, self.start.expected_projections),
+            memory_gb=settings.tomo.memory_gb,
             filter=settings.tomo.filter,
             kernel=settings.tomo.kernel,
             dark_flat=self._dark_flat,

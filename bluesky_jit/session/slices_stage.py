@@ -13,6 +13,7 @@ from bluesky_jit.learn.segmentation import threshold_labels
 from bluesky_jit.messages import ImageKind, Update
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.grid import Grid
+from bluesky_jit.tomo.jobs import Priority
 from bluesky_jit.tomo.reconstructor import SliceSet
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Slices:
         self._denoiser = Denoiser(session.settings.learn.preset) if session.settings.learn.enabled else None
         self._preview_due = 0.0
         self._weights: Weights | None = None
+        self._shown: tuple[object, ...] = ()
+        """What the images on show were made of."""
 
     def loop(self) -> None:
         seen, next_at = -1, 0.0
@@ -54,8 +57,8 @@ class Slices:
                     self._session.close_run(run)
 
     def _weights_are_new(self, run: LiveRun) -> bool:
-        learner = run.learner
-        return not run.closed and learner is not None and learner.ready and learner.weights is not self._weights
+        weights = self._weights_of(run)
+        return not run.closed and weights is not None and weights is not self._weights
 
     def refresh(self, run: LiveRun, *, with_preview: bool) -> None:
         """Make one update of every image."""
@@ -63,10 +66,15 @@ class Slices:
         if run.geometry is None or reconstruction is None or not (reconstruction.complete or run.drained):
             return
         shown = run.shown_grids(self._session.positions_mm)
+        made_of = (run.uid, reconstruction.revision, tuple(shown.values()))
+        if made_of == self._shown and not (with_preview or self._weights_are_new(run)):
+            # Projections have come that belong to the next whole window.
+            return
         began = time.perf_counter()
         raw = reconstruction.slices(tuple(shown.values()))
         if raw is None:
             return
+        self._shown = made_of
         self._session.recon_time_ms = (time.perf_counter() - began) * 1e3
         denoised = self._denoised(run, raw.images)
         self._session.update_number += 1
@@ -81,17 +89,21 @@ class Slices:
         if with_preview or time.monotonic() >= self._preview_due:
             self._preview_due = time.monotonic() + PREVIEW_EVERY_S
             grid = run.preview_grid()
-            preview = reconstruction.slices((grid,))
+            preview = reconstruction.slices((grid,), priority=Priority.PREVIEW)
             if preview is not None:
                 self._put(run, preview, "preview", "preview", grid, preview.images[0])
 
+    def _weights_of(self, run: LiveRun) -> Weights | None:
+        """Return what to denoise with, or None before the network has beaten the raw slice on held-out data."""
+        learner = run.learner
+        if learner is None or self._denoiser is None or self._session.learning_is_lost or not learner.ready:
+            return None
+        return learner.weights
+
     def _denoised(self, run: LiveRun, images: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
         """Return the denoised slices, or None before the network has beaten the raw slice on held-out data."""
-        learner, denoiser = run.learner, self._denoiser
-        if learner is None or denoiser is None or self._session.learning_is_lost:
-            return None
-        weights = learner.weights
-        if weights is None or not learner.ready:
+        weights, denoiser = self._weights_of(run), self._denoiser
+        if weights is None or denoiser is None:
             return None
         # By identity: another run's weights may be of the same step.
         if weights is not self._weights:

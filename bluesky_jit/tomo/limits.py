@@ -11,7 +11,7 @@ WORTH_SAYING = 0.01
 """Part of the pixels, dead or full in the flats, from which on people are told: more than a detector's usual faults."""
 
 
-def limits(dark_flat: DarkFlat, arc: Arc, n_projections: int) -> tuple[str, ...]:
+def limits(dark_flat: DarkFlat, arc: Arc, n_projections: int, *, quantitative: bool) -> tuple[str, ...]:
     """Return a sentence for each limit: what it is, how much, and what to do; none where there are no flats yet."""
     if not dark_flat.ready:
         return ()
@@ -19,7 +19,7 @@ def limits(dark_flat: DarkFlat, arc: Arc, n_projections: int) -> tuple[str, ...]
         _no_darks(dark_flat, n_projections),
         _dead(dark_flat),
         _saturated(dark_flat),
-        _part_of_the_arc(arc, n_projections),
+        "" if quantitative else _part_of_the_arc(arc, n_projections),
     )
     return tuple(text for text in texts if text)
 

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 
 from bluesky_jit.messages import AngleSource, AnglesUsed, ProjectionBlock
 from bluesky_jit.tomo.correct import SATURATION
+from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.jobs import Jobs, Kernel
+from bluesky_jit.tomo.incremental import RunningImages
+from bluesky_jit.tomo.jobs import Kernel, Priority
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits
+from bluesky_jit.tomo.plan import Plan, make_plan
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
 from bluesky_jit.tomo.reconstructor import SliceSet
-from bluesky_jit.tomo.weights import SEAM_RAD, Arc, covered_arc, period_of, split_weights
-from bluesky_jit.tomo.window import Window, WindowView
+from bluesky_jit.tomo.redundancy import ShortScan, row_weight, short_scan_of
+from bluesky_jit.tomo.window import Mode, Window, WindowView
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """How often a reader starts again when the window moved on under it; it never should with the default spare slots."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """Hold how each projection of a view enters; with these scales, each split by itself estimates the object."""
-
-    view: WindowView
-    geometry: Geometry
-    arc: Arc
-    matrices: np.ndarray
-    splits: np.ndarray
-    scales: np.ndarray
-    usable: bool
+T = TypeVar("T")
 
 
 class FilteredBackprojection:
@@ -47,6 +40,9 @@ class FilteredBackprojection:
     One thread pushes and settles; any threads ask. The window spans the last `n_projections` acquisition numbers.
     Splits go by acquisition number modulo `n_splits`; each split by itself estimates the object, and the full image is
     their mean.
+
+    window: "sliding", or "whole-turns" for windows that share no projection; planned_arc_rad: the arc that the run is
+    to cover, if known, so that part of a turn can be weighted as it comes; memory_gb: most that the window may take.
     """
 
     def __init__(
@@ -54,9 +50,14 @@ class FilteredBackprojection:
         geometry: Geometry,
         *,
         n_projections: int,
+        window: Mode = "sliding",
+        planned_arc_rad: float | None = None,
+        memory_gb: float | None = None,
         filter: str = "ram-lak",
+        filter_cutoff: float = 1.0,
+        corrections: Corrections | None = None,
         n_splits: int = 2,
-        kernel: Literal["auto", "numba", "reference"] | Kernel = "auto",
+        kernel: str | Kernel = "auto",
         dark_flat: DarkFlat | None = None,
         saturation: int = SATURATION,
     ) -> None:
@@ -65,15 +66,36 @@ class FilteredBackprojection:
             raise ValueError(
                 f"n_projections is {n_projections} and n_splits {n_splits}: each split needs at least two projections"
             )
-        self._geometry = geometry
-        self._preparation = Preparation(geometry, filter=filter, dark_flat=dark_flat, saturation=saturation)
+        # Fixed, as the slots are: a new axis offset moves the axis between them.
+        self._margins = margins_of(geometry)
+        self._geometry = self._filtered_for = geometry
+        self._slot_geometry = widened(geometry, self._margins)
+        self._window = Window(
+            geometry.n_v,
+            geometry.n_u,
+            n_projections,
+            mode=window,
+            slot_columns=self._slot_geometry.n_u,
+            memory_gb=memory_gb,
+        )
+        self._preparation = Preparation(
+            geometry,
+            margins=self._margins,
+            filter=filter,
+            filter_cutoff=filter_cutoff,
+            corrections=corrections,
+            dark_flat=dark_flat,
+            saturation=saturation,
+        )
+        self._planned_arc_rad = planned_arc_rad
+        self._moves = 0
         self._n_splits = n_splits
         self._kernel: Kernel = choose(kernel) if isinstance(kernel, str) else kernel
-        self._window = Window(geometry.n_v, geometry.n_u, n_projections)
+        self._shown = RunningImages(kernel=self._kernel, n_slots=self._window.n_slots)
         self._stale = False
         """Darks or flats have come that the window's projections were not filtered with."""
         self._angle_source: AngleSource = "same stream"
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
 
     @property
     def geometry(self) -> Geometry:
@@ -104,21 +126,26 @@ class FilteredBackprojection:
     def complete(self) -> bool:
         """Say whether the window covers the whole arc, with no wide gap unless the window is full."""
         plan = self._plan_of(self._window.view)
-        return plan.usable and self._covers_all(plan)
+        return plan.usable and plan.covers_all(self._window.n_projections)
+
+    @property
+    def revision(self) -> int:
+        """Return a number that grows whenever slices would be made of something else than before."""
+        return self._window.view.revision + self._moves
 
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
-        view = self._window.view
-        return limits(self.dark_flat, self._plan_of(view).arc, len(view))
+        plan = self._plan_of(self._window.view)
+        return limits(self.dark_flat, plan.arc, len(plan.view), quantitative=plan.quantitative)
 
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.
 
-        Projections filtered before keep their fan weight, which differs by less than offset · field of view / D².
+        Weights that depend on it follow when the thread that pushes settles.
         """
         geometry = replace(self._geometry, axis_offset_mm=float(offset_mm))
-        self._preparation.set_geometry(geometry)
-        self._geometry = geometry
+        self._slot_geometry, self._geometry = widened(geometry, self._margins), geometry
+        self._moves += 1
 
     def push(self, block: ProjectionBlock) -> None:
         """Take frames in; after darks and flats that come late, `settle` or the next projection brings them to bear.
@@ -142,9 +169,7 @@ class FilteredBackprojection:
             if block.kind == "dark":
                 self.dark_flat.add_darks(block.counts)
             else:
-                view = self._window.view
-                come = int(view.acquisition[-1]) + 1 if len(view) else 0
-                after = come if block.after is None else block.after
+                after = self._window.next_acquisition if block.after is None else block.after
                 self.dark_flat.add_flats(block.counts, times_s=block.frame_times_s, after=after)
             self._stale = True
         finally:
@@ -152,38 +177,61 @@ class FilteredBackprojection:
                 # These darks have shown that the flats had no beam: what was filtered with them is worth nothing.
                 self._window.unfilter()
 
-    def settle(self) -> bool:
-        """Filter the window's projections again if darks or flats have come since, and return whether they had.
+    def settle(self, *, drained: bool = False) -> bool:
+        """Filter the window's projections again where they would now come out otherwise; return whether they did.
 
-        It belongs to the thread that pushes.
+        They do after darks or flats, a move of the axis, and when what they cover turns out to be part of a turn;
+        drained: no more projections will come. It belongs to the thread that pushes.
         """
-        due = self._stale and self.ready and len(self._window.view) > 0
-        if due:
-            self._window.refilter(self._preparation.filtered)
+        stale = self._takes_new_geometry() or self._stale
         self._stale = False
-        return due
+        view = self._window.view
+        if not (self.ready and len(view)):
+            return False
+        short_scan = short_scan_of(
+            self._plan_of(view).arc,
+            self._geometry,
+            view.angles_rad,
+            view.acquisition,
+            present=view.short_scan,
+            planned_rad=self._planned_arc_rad,
+            drained=drained,
+        )
+        if not stale and short_scan == view.short_scan:
+            return False
+        self._window.refilter(lambda counts, info: self._filtered(counts, info, short_scan), short_scan=short_scan)
+        return True
 
-    def slices(self, grids: tuple[Grid, ...]) -> SliceSet | None:
+    def _takes_new_geometry(self) -> bool:
+        """Filter for a geometry that was set since; return whether that makes a difference."""
+        geometry = self._geometry
+        if geometry is self._filtered_for:
+            return False
+        self._preparation.set_geometry(geometry)
+        self._filtered_for = geometry
+        return geometry.kind == "cone" or geometry.extended_field
+
+    def _filtered(self, counts: np.ndarray, info: FrameInfo, short_scan: ShortScan | None) -> tuple[np.ndarray, float]:
+        return self._preparation.filtered(counts, info, row_weight(self._filtered_for, info.angle_rad, short_scan))
+
+    def slices(self, grids: tuple[Grid, ...], *, priority: Priority = Priority.SHOWN) -> SliceSet | None:
         """Reconstruct grids, of any shapes, from all projections of the window as they were last filtered.
 
-        Over a part of the arc the images are not quantitative: `complete` says so, and `warnings` by how much. Returns
-        None when there is nothing to make them of: no flats yet, or a split with fewer than two projections.
+        Grids that are asked for again cost what has changed since. Over a part of the arc that is too short the images
+        are not quantitative: `complete` says so, and `warnings` by how much. Returns None when there is nothing to make
+        them of: no flats yet, or a split with fewer than two projections.
         """
-        images: list[np.ndarray | None] = [None] * len(grids)
 
-        def run(plan: _Plan) -> None:
-            for shape in dict.fromkeys(grid.shape for grid in grids):
-                members = [n for n, grid in enumerate(grids) if grid.shape == shape]
-                result = self._backprojected(plan, tuple(grids[n] for n in members), splits=False)
-                for n, image in zip(members, result[:, 0], strict=True):
-                    images[n] = image
+        def make(plan: Plan) -> list[np.ndarray] | None:
+            return self._shown.images(plan, grids, self._window.intact, priority=priority)
 
-        plan = self._on_intact_view(run)
-        if plan is None:
+        made = self._on_intact_view(make)
+        if made is None:
             return None
+        plan, images = made
         view = plan.view
         return SliceSet(
-            images=tuple(image for image in images if image is not None),
+            images=tuple(images),
             angles=AnglesUsed(
                 count=len(view),
                 first_id=int(view.unique_ids[0]),
@@ -191,7 +239,7 @@ class FilteredBackprojection:
                 arc_rad=plan.arc.length_rad,
                 source=self._angle_source,
             ),
-            complete=self._covers_all(plan),
+            complete=plan.covers_all(self._window.n_projections),
             frame_time_s=float(view.frame_times_s.max()),
             clipped_fraction=float(view.clipped.mean()),
             pushed=view.pushed,
@@ -202,12 +250,15 @@ class FilteredBackprojection:
 
         Returns None when slices() would.
         """
-        results: list[np.ndarray] = []
 
-        def run(plan: _Plan) -> None:
-            results.append(self._backprojected(plan, grids, splits=True))
+        def make(plan: Plan) -> np.ndarray | None:
+            if not grids:
+                return np.zeros((0, self._n_splits, 0, 0, 0), dtype=np.float32)
+            images = self._kernel.run(plan.jobs(grids, splits=True, priority=Priority.PAIRS))
+            return images if self._window.intact(plan.view) else None
 
-        return results[-1] if self._on_intact_view(run) is not None else None
+        made = self._on_intact_view(make)
+        return made[1] if made else None
 
     def _push_projections(self, block: ProjectionBlock) -> None:
         if not np.isfinite(block.angles_rad).all():
@@ -224,23 +275,20 @@ class FilteredBackprojection:
                 acquisition=int(block.acquisition[n]),
                 time_s=float(block.frame_times_s[n]),
             )
-            filtered, clipped = self._preparation.filtered(block.counts[n], info) if self.ready else (None, 0.0)
+            filtered, clipped = None, 0.0
+            if self.ready:
+                filtered, clipped = self._filtered(block.counts[n], info, self._window.view.short_scan)
             self._window.push(block.counts[n], filtered, info, unique_id=int(block.unique_ids[n]), clipped=clipped)
 
-    def _covers_all(self, plan: _Plan) -> bool:
-        acquisition = plan.view.acquisition
-        full = acquisition[-1] - acquisition[0] + 1 >= self._window.n_projections
-        return bool(plan.arc.closed and (full or plan.arc.largest_gap_rad <= SEAM_RAD))
-
-    def _on_intact_view(self, run: Callable[[_Plan], None]) -> _Plan | None:
-        """Run a computation on the window, again if the window was overwritten meanwhile; return the plan it used."""
+    def _on_intact_view(self, make: Callable[[Plan], T | None]) -> tuple[Plan, T] | None:
+        """Make something of the window, again if it was overwritten meanwhile (None); return the plan beside it."""
         for _ in range(ATTEMPTS):
             plan = self._plan_of(self._window.view)
             if not plan.usable:
                 return None
-            run(plan)
-            if self._window.intact(plan.view):
-                return plan
+            made = make(plan)
+            if made is not None:
+                return plan, made
         logger.warning(
             "projections arrive faster than slices can be made: %d of them came during one reconstruction, %d times; "
             "ask for smaller or fewer grids",
@@ -249,39 +297,9 @@ class FilteredBackprojection:
         )
         return None
 
-    def _plan_of(self, view: WindowView) -> _Plan:
-        """Return the matrices and scales for a view; kept, since many patches are made from one view."""
-        plan, geometry = self._plan, self._geometry
-        if plan is not None and plan.view is view and plan.geometry is geometry:
-            return plan
-        period = period_of(geometry.kind)
-        arc = covered_arc(view.angles_rad, period)
-        splits = view.acquisition % self._n_splits
-        # A full turn of a cone sees every line twice (Kak and Slaney, eq. 3.176), half a turn of a parallel beam once.
-        redundancy = 0.5 if geometry.kind == "cone" else 1.0
-        plan = _Plan(
-            view=view,
-            geometry=geometry,
-            arc=arc,
-            matrices=geometry.matrices(view.angles_rad),
-            splits=splits,
-            scales=redundancy * split_weights(view.angles_rad, splits, self._n_splits, arc),
-            usable=view.filtered and int(np.bincount(splits, minlength=self._n_splits).min()) >= 2,
-        )
-        self._plan = plan
+    def _plan_of(self, view: WindowView) -> Plan:
+        """Return how the projections of a view enter; kept, since many patches are made from one view."""
+        plan, geometry = self._plan, self._slot_geometry
+        if plan is None or plan.view is not view or plan.geometry is not geometry:
+            self._plan = plan = make_plan(view, geometry, self._n_splits)
         return plan
-
-    def _backprojected(self, plan: _Plan, grids: tuple[Grid, ...], *, splits: bool) -> np.ndarray:
-        """Run the kernel: one image for each split, or their mean as the only one."""
-        if not grids:
-            return np.zeros((0, self._n_splits if splits else 1, 0, 0, 0), dtype=np.float32)
-        jobs = Jobs(
-            projections=plan.view.projections,
-            matrices=plan.matrices,
-            slots=plan.view.slots,
-            scales=plan.scales if splits else plan.scales / self._n_splits,
-            splits=plan.splits if splits else np.zeros_like(plan.splits),
-            n_splits=self._n_splits if splits else 1,
-            grids=grids,
-        )
-        return self._kernel.run(jobs)

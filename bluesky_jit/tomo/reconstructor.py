@@ -11,16 +11,17 @@ from bluesky_jit.messages import AnglesUsed, ProjectionBlock
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
+from bluesky_jit.tomo.jobs import Priority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceSet:
     """Carry images of grids, all made from the same projections.
 
-    images: one float32 (nz, ny, nx) in 1/mm for each grid; complete: whether the projections cover the whole arc, short
-    of which the images are too low by about the part that lacks; frame_time_s: time stamp of the newest projection;
-    clipped_fraction: of the pixels of these projections, those too dark or too bright to measure; pushed: projections
-    come so far.
+    images: one float32 (nz, ny, nx) in 1/mm for each grid; complete: whether the projections cover the whole arc, or
+    enough of it, short of which the images are too low by about the part that lacks; frame_time_s: time stamp of the
+    newest projection; clipped_fraction: of the pixels of these projections, those too dark or too bright to measure;
+    pushed: projections come so far.
     """
 
     images: tuple[np.ndarray, ...]
@@ -53,13 +54,20 @@ class Reconstructor(Protocol):
     @property
     def complete(self) -> bool: ...
 
+    @property
+    def revision(self) -> int:
+        """Return a number that grows whenever slices would be made of something else than before."""
+        ...
+
     def set_axis_offset(self, offset_mm: float) -> None: ...
 
     def push(self, block: ProjectionBlock) -> None: ...
 
-    def settle(self) -> bool: ...
+    def settle(self, *, drained: bool = False) -> bool:
+        """Let what came late take effect; drained: no more projections will come. Return whether images change."""
+        ...
 
-    def slices(self, grids: tuple[Grid, ...]) -> SliceSet | None: ...
+    def slices(self, grids: tuple[Grid, ...], *, priority: Priority = Priority.SHOWN) -> SliceSet | None: ...
 
     def pairs(self, grids: tuple[Grid, ...]) -> np.ndarray | None: ...
 

@@ -16,12 +16,18 @@ SAME_ANGLE = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arc:
-    """Describe what angles, folded into one period, cover: length_rad from start_rad on; all of it when closed."""
+    """Describe what angles, folded into one period, cover: length_rad from start_rad on; all of it when closed.
+
+    spacing_rad: mean distance of neighbouring angles; largest_gap_rad: the widest gap of all; widest_inside_rad: the
+    widest one within what is covered.
+    """
 
     period_rad: float
     start_rad: float
     length_rad: float
+    spacing_rad: float
     largest_gap_rad: float
+    widest_inside_rad: float
     closed: bool
 
     @property
@@ -30,18 +36,21 @@ class Arc:
         return self.length_rad / self.period_rad
 
 
-def period_of(kind: str) -> float:
-    """Return the arc after which a geometry repeats itself: a full turn for a cone, half a turn for a parallel beam."""
-    return 2 * np.pi if kind == "cone" else np.pi
-
-
 def covered_arc(angles_rad: np.ndarray, period_rad: float) -> Arc:
     """Find the arc that the angles (n,) cover, each end reaching half a mean spacing beyond the last angle."""
     folded = np.sort(np.mod(angles_rad, period_rad))
     n = len(folded)
     if n < 2:
         start = float(folded[0]) if n else 0.0
-        return Arc(period_rad=period_rad, start_rad=start, length_rad=0.0, largest_gap_rad=period_rad, closed=False)
+        return Arc(
+            period_rad=period_rad,
+            start_rad=start,
+            length_rad=0.0,
+            spacing_rad=period_rad,
+            largest_gap_rad=period_rad,
+            widest_inside_rad=period_rad,
+            closed=False,
+        )
     gaps = np.diff(folded, append=folded[0] + period_rad)
     widest = int(np.argmax(gaps))
     gap = float(gaps[widest])
@@ -54,7 +63,9 @@ def covered_arc(angles_rad: np.ndarray, period_rad: float) -> Arc:
             # In the middle of the widest gap, so that no repeated angle is cut in two by the seam.
             start_rad=float(folded[widest]) + gap / 2,
             length_rad=period_rad,
+            spacing_rad=spacing,
             largest_gap_rad=gap,
+            widest_inside_rad=gap,
             closed=True,
         )
     first = float(folded[(widest + 1) % n])
@@ -62,7 +73,9 @@ def covered_arc(angles_rad: np.ndarray, period_rad: float) -> Arc:
         period_rad=period_rad,
         start_rad=first - spacing / 2,
         length_rad=period_rad - gap + spacing,
+        spacing_rad=spacing,
         largest_gap_rad=gap,
+        widest_inside_rad=float(others.max()),
         closed=False,
     )
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from bluesky_jit.tomo.jobs import Slots
+from bluesky_jit.tomo.memory import require_memory
 from bluesky_jit.tomo.prepare import FrameInfo
+from bluesky_jit.tomo.redundancy import ShortScan
 
+Mode = Literal["sliding", "whole-turns"]
 FULL_SCALE = 32767
 
 
@@ -17,13 +21,16 @@ FULL_SCALE = 32767
 class WindowView:
     """Name the projections of the window at one moment, in the order of acquisition. Its small arrays never change.
 
-    projections: the store that the slots lie in; slots: int64 (n,); angles_rad: float64 (n,), continuous over turns;
-    acquisition, unique_ids: int64 (n,); frame_times_s: float64 (n,); clipped: float32 (n,), the fraction of clipped
-    pixels; pushed: how many projections had come; filtered: whether all these are (they are not before the first flat).
+    projections: the store that the slots lie in; slots: int64 (n,); serials: int64 (n,), counted as they came;
+    angles_rad: float64 (n,), continuous over turns; acquisition, unique_ids: int64 (n,); frame_times_s: float64 (n,);
+    clipped: float32 (n,), the fraction of clipped pixels; pushed: how many projections had come; filtered: whether all
+    these are (they are not before the first flat); short_scan: the arc whose weights they were filtered with;
+    revision: grows whenever other projections are named, or the same ones filtered anew.
     """
 
     projections: Slots
     slots: np.ndarray
+    serials: np.ndarray
     angles_rad: np.ndarray
     acquisition: np.ndarray
     unique_ids: np.ndarray
@@ -31,6 +38,8 @@ class WindowView:
     clipped: np.ndarray
     pushed: int
     filtered: bool
+    short_scan: ShortScan | None
+    revision: int
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -41,28 +50,69 @@ class Window:
 
     A reader takes `view`, which is replaced as a whole and never changes, works on its slots, and then asks
     `intact(view)`: the store has `spare` slots more than the window, so what a view names is overwritten only that many
-    pushes later.
+    pushes later. "whole-turns": a view names the last whole window, 0 to n − 1 or n to 2n − 1 and so on, so that no two
+    windows share a projection; what has come counts before the first one is whole.
     No locks: the writer never waits for a reader.
     """
 
-    def __init__(self, n_v: int, n_u: int, n_projections: int, *, spare: int | None = None) -> None:
+    def __init__(
+        self,
+        n_v: int,
+        n_u: int,
+        n_projections: int,
+        *,
+        mode: Mode = "sliding",
+        spare: int | None = None,
+        slot_columns: int | None = None,
+        memory_gb: float | None = None,
+    ) -> None:
+        """Make an empty window of frames (n_v, n_u) whose filtered rows have slot_columns (default n_u) values.
+
+        Raises ValueError when it would take more than memory_gb (default: half of what the machine has free).
+        """
         if n_projections < 1:
             raise ValueError(f"n_projections is {n_projections}: a window holds at least one projection")
         self.n_projections = n_projections
+        self.mode: Mode = mode
         self.spare = n_projections // 4 + 8 if spare is None else spare
-        n = n_projections + self.spare
-        self._shape = (n_v, n_u)
+        # The window that is on show, and the one that is being filled.
+        self._kept = n_projections if mode == "sliding" else 2 * n_projections
+        n = self._kept + self.spare
+        self._shape = (n_v, slot_columns or n_u)
+        counts_bytes = n * n_v * n_u * np.dtype(np.uint16).itemsize
+        slots_bytes = n * (n_v + 2) * (self._shape[1] + 2) * np.dtype(np.int16).itemsize
+        # Filtering anew takes a second store, since readers may be at work on the first one.
+        require_memory(
+            counts_bytes + 2 * slots_bytes,
+            limit_gb=memory_gb,
+            what=f"the window of {n_projections} projections of {n_v}×{n_u} pixels"
+            + ("" if mode == "sliding" else ", with as many for the next one,"),
+        )
         self._counts = np.zeros((n, n_v, n_u), dtype=np.uint16)
         self._projections = self._empty_slots()
         self._angles = np.zeros(n)
+        self._serials = np.full(n, -1, dtype=np.int64)
         self._acquisition = np.zeros(n, dtype=np.int64)
         self._unique_ids = np.zeros(n, dtype=np.int64)
         self._frame_times = np.zeros(n)
         self._clipped = np.zeros(n, dtype=np.float32)
         self._filtered = np.zeros(n, dtype=bool)
+        self._short_scan: ShortScan | None = None
         self._begun = 0
         self._done = 0
+        self._revision = 0
         self.view = self._make_view()
+
+    @property
+    def n_slots(self) -> int:
+        """Return how many projections the store has room for."""
+        return len(self._counts)
+
+    @property
+    def next_acquisition(self) -> int:
+        """Return the acquisition number after the newest of all."""
+        slots = self._newest_slots()
+        return int(self._acquisition[slots].max()) + 1 if len(slots) else 0
 
     @property
     def pushed(self) -> int:
@@ -83,22 +133,28 @@ class Window:
         previous = self._angles[slot - 1] if self._done else info.angle_rad
         self._counts[slot] = counts
         self._angles[slot] = info.angle_rad + 2 * np.pi * np.round((previous - info.angle_rad) / (2 * np.pi))
+        self._serials[slot] = self._done
         self._acquisition[slot] = info.acquisition
         self._unique_ids[slot] = unique_id
         self._frame_times[slot] = info.time_s
         self._store(self._projections, slot, filtered, clipped)
         self._done += 1
-        self.view = self._make_view()
+        self._look_again()
 
     def intact(self, view: WindowView) -> bool:
         """Say whether the projections that a view names are unchanged; ask it after the kernel has run on them."""
         return view.projections is not self._projections or self._begun <= view.pushed + self.spare
 
-    def refilter(self, function: Callable[[np.ndarray, FrameInfo], tuple[np.ndarray, float]]) -> None:
-        """Filter the raw counts again; function takes counts (n_v, n_u) to filtered values and
-        the clipped fraction.
+    def refilter(
+        self,
+        function: Callable[[np.ndarray, FrameInfo], tuple[np.ndarray, float]],
+        *,
+        short_scan: ShortScan | None = None,
+    ) -> None:
+        """Filter the raw counts again; function takes counts (n_v, n_u) to filtered values and the clipped fraction.
 
         The results go to a new store: views taken before keep the old one, which nobody writes to any more.
+        short_scan: the arc whose weights the function applies, to these and to those that come.
         """
         projections = self._empty_slots()
         for slot in self._newest_slots():
@@ -109,27 +165,42 @@ class Window:
             )
             filtered, clipped = function(self._counts[slot], info)
             self._store(projections, slot, filtered, clipped)
-        self._projections = projections
-        self.view = self._make_view()
+        self._projections, self._short_scan = projections, short_scan
+        self._look_again()
 
     def unfilter(self) -> None:
         """Take back what was filtered: there are raw counts only until they are filtered again."""
         self._filtered[:] = False
-        self.view = self._make_view()
+        self._look_again()
 
     def _empty_slots(self) -> Slots:
         n, (n_v, n_u) = len(self._counts), self._shape
-        return Slots(values=np.zeros((n, n_v + 2, n_u + 2), dtype=np.int16), scales=np.ones(n, dtype=np.float32))
+        return Slots(
+            values=np.zeros((n, n_v + 2, n_u + 2), dtype=np.int16),
+            scales=np.ones(n, dtype=np.float32),
+            versions=np.zeros(n, dtype=np.int64),
+        )
 
     def _store(self, projections: Slots, slot: int, filtered: np.ndarray | None, clipped: float) -> None:
         self._filtered[slot] = filtered is not None
         self._clipped[slot] = clipped
         if filtered is not None:
             projections.scales[slot] = quantise(filtered, projections.values[slot])
+            projections.versions[slot] += 1
+            projections.versions[slot] += 1
 
     def _newest_slots(self) -> np.ndarray:
-        pushes = np.arange(max(0, self._done - self.n_projections), self._done)
+        pushes = np.arange(max(0, self._done - self._kept), self._done)
         return pushes % len(self._counts)
+
+    def _look_again(self) -> None:
+        """Replace the view; in "whole-turns" most projections leave what it names as it was."""
+        view = self._make_view()
+        same = view.projections is self.view.projections and view.filtered == self.view.filtered
+        if not (same and np.array_equal(view.serials, self.view.serials)):
+            self._revision += 1
+            view = replace(view, revision=self._revision)
+        self.view = view
 
     def _make_view(self) -> WindowView:
         slots = self._newest_slots()
@@ -139,10 +210,14 @@ class Window:
             _, last = np.unique(acquisition[::-1], return_index=True)
             slots = slots[::-1][last]
             acquisition = self._acquisition[slots]
-            slots = slots[acquisition > acquisition[-1] - self.n_projections]
+            end = int(acquisition[-1]) + 1
+            if self.mode == "whole-turns":
+                end = end // self.n_projections * self.n_projections or end
+            slots = slots[(acquisition >= end - self.n_projections) & (acquisition < end)]
         return WindowView(
             projections=self._projections,
             slots=slots.astype(np.int64),
+            serials=self._serials[slots],
             angles_rad=self._angles[slots],
             acquisition=self._acquisition[slots],
             unique_ids=self._unique_ids[slots],
@@ -150,6 +225,8 @@ class Window:
             clipped=self._clipped[slots],
             pushed=self._done,
             filtered=bool(self._filtered[slots].all()),
+            short_scan=self._short_scan,
+            revision=self._revision,
         )
 
 

@@ -1,6 +1,7 @@
 """The live reconstructor: splits that know nothing of each other, flats that come late, and what it says of itself."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,15 +112,15 @@ def test_flats_and_darks_that_come_late_give_what_early_ones_give():
 def test_late_flats_that_come_one_by_one_filter_the_window_once(monkeypatch):
     refilter, times = Window.refilter, []
 
-    def counted(window, function):
+    def counted(window, function, **how):
         times.append(len(window.view))
-        refilter(window, function)
+        refilter(window, function, **how)
 
     monkeypatch.setattr(Window, "refilter", counted)
     block = noisy()
     result = reconstruction(darks(CONE), flats(CONE), part(block, np.arange(30)))
     before = images(result)
-    brighter = make_block("flat", np.full((1, CONE.n_v, CONE.n_u), 64_000))
+    brighter = replace(make_block("flat", np.full((1, CONE.n_v, CONE.n_u), 64_000)), after=0)
     for _ in range(5):
         result.push(brighter)
     assert times == []

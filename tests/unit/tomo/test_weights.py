@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.weights import arc_weights, covered_arc, period_of, split_weights
+from bluesky_jit.tomo.weights import arc_weights, covered_arc, split_weights
 
 TURN = 2 * np.pi
 GOLDEN = np.pi * (3 - np.sqrt(5))
@@ -92,8 +92,3 @@ def test_fewer_than_two_angles_cover_nothing(n):
     arc = covered_arc(np.ones(n), TURN)
     assert arc.length_rad == 0
     np.testing.assert_array_equal(arc_weights(np.ones(n), arc), np.zeros(n))
-
-
-def test_a_cone_repeats_after_a_turn_and_a_parallel_beam_after_half():
-    assert period_of("cone") == TURN
-    assert period_of("parallel") == np.pi
