@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from bluesky_jit.messages import ProjectionBlock
 
@@ -30,31 +31,40 @@ class Ball:
 
 def line_integrals(geometry, balls, angles_rad):
     """Return float64 (n, n_v, n_u): the ray to each pixel through all balls, worked out in the laboratory's frame."""
-    u = (np.arange(geometry.n_u) - (geometry.n_u - 1) / 2) * geometry.pixel_mm
-    v = (np.arange(geometry.n_v) - (geometry.n_v - 1) / 2) * geometry.pixel_mm
-    x, z = np.meshgrid(u, v)
-    if geometry.kind == "cone":
-        start = np.array([0.0, -geometry.source_axis_mm, 0.0])
-        ray = np.stack([x, np.full_like(x, geometry.source_detector_mm), z], axis=-1)
-        ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
-    else:
-        start = np.stack([x, np.zeros_like(x), z], axis=-1)
-        ray = np.broadcast_to([0.0, 1.0, 0.0], start.shape)
+    columns = (np.arange(geometry.n_u) - (geometry.n_u - 1) / 2) * geometry.pixel_mm + geometry.detector_u_mm
+    rows = (np.arange(geometry.n_v) - (geometry.n_v - 1) / 2) * geometry.pixel_mm + geometry.detector_v_mm
+    lean = Rotation.from_euler(
+        "yxz", [geometry.detector_roll_rad, geometry.detector_pitch_rad, geometry.detector_yaw_rad]
+    )
+    tilt = Rotation.from_euler("x", geometry.axis_tilt_rad)
     result = np.zeros((len(angles_rad), geometry.n_v, geometry.n_u))
     for n, angle in enumerate(angles_rad):
+        shift = shifts_at(geometry.calibration, angle)
+        u, v = np.meshgrid(columns + shift["detector_u_mm"], rows + shift["detector_v_mm"])
+        pixels = lean.apply(np.stack([u, np.zeros_like(u), v], axis=-1).reshape(-1, 3)).reshape(*u.shape, 3)
+        if geometry.kind == "cone":
+            start = np.array([0.0, -geometry.source_axis_mm, 0.0])
+            ray = pixels + np.array([0.0, geometry.source_detector_mm, 0.0])
+            ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
+        else:
+            start, ray = pixels, np.broadcast_to([0.0, 1.0, 0.0], pixels.shape)
         for ball in balls:
-            cx, cy, cz = ball.centre
-            centre = np.array(
-                [
-                    cx * np.cos(angle) - cy * np.sin(angle) + geometry.axis_offset_mm,
-                    cx * np.sin(angle) + cy * np.cos(angle),
-                    cz,
-                ]
-            )
+            centre = (tilt * Rotation.from_euler("z", angle)).apply(ball.centre)
+            centre += [geometry.axis_offset_mm + shift["sample_x_mm"], shift["sample_y_mm"], shift["sample_z_mm"]]
             reach = centre - start
             miss_squared = np.sum(reach * reach, axis=-1) - np.sum(reach * ray, axis=-1) ** 2
             result[n] += ball.integral(miss_squared)
     return result
+
+
+def shifts_at(calibration, angle_rad):
+    """Return every kind of shift at one angle; the measured ones, if any, are in ascending order from 0 on."""
+    kinds = ("detector_u_mm", "detector_v_mm", "sample_x_mm", "sample_y_mm", "sample_z_mm")
+    if calibration is None:
+        return dict.fromkeys(kinds, 0.0)
+    angles = [*calibration.angles_rad, calibration.angles_rad[0] + 2 * np.pi]
+    values = {kind: getattr(calibration, kind) or (0.0,) * len(calibration.angles_rad) for kind in kinds}
+    return {kind: np.interp(angle_rad % (2 * np.pi), angles, [*of, of[0]]) for kind, of in values.items()}
 
 
 def make_block(kind, counts, *, angles_rad=None, acquisition=None):
