@@ -22,6 +22,9 @@ from bluesky.utils import RunEngineInterrupted  # noqa: E402
 from bluesky_jit.beamline.console import make_devices, missing_devices, subscribe_jit  # noqa: E402
 from bluesky_jit.beamline.plans import tomo_scan  # noqa: E402
 
+WAIT_S = 60.0
+"""How long a session or an IOC may take to answer on a busy machine."""
+
 
 def say(**values: Any) -> None:
     sys.stdout.write(json.dumps(values) + "\n")
@@ -35,9 +38,9 @@ def main() -> None:
     ends: list[dict[str, Any]] = []
     engine.subscribe(lambda _, stop: ends.append(stop), "stop")
     devices = make_devices(SETTINGS)
-    say(missing=subscribe_jit(engine, SETTINGS, 20.0))
+    say(missing=subscribe_jit(engine, SETTINGS, WAIT_S))
     for line in sys.stdin:
-        if missing := missing_devices(devices, 40.0):
+        if missing := missing_devices(devices, WAIT_S):
             say(error=missing)
             continue
         ends.clear()
