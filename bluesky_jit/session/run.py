@@ -125,6 +125,4 @@ class LiveRun:
         geometry = self.geometry
         if geometry is None:
             raise RuntimeError(f"run {self.uid} was not prepared")
-        n = self.settings.slices.preview_size
-        voxel_mm = 2 * geometry.radius_mm / n
-        return Grid.volume(voxel_mm=voxel_mm, shape=(max(1, round(2 * geometry.half_height_mm / voxel_mm)), n, n))
+        return Grid.preview(geometry, self.settings.slices.preview_size)

@@ -1,4 +1,4 @@
-"""Where points land on the detector, and what grids are made of: against points worked out by hand."""
+"""Where points land on the detector: against points worked out by hand."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry, geometry_from_metadata
-from bluesky_jit.tomo.grid import Grid
 
 CONE = ConeGeometry(n_u=101, n_v=61, pixel_mm=0.5, source_axis_mm=100, source_detector_mm=400)
 PARALLEL = ParallelGeometry(n_u=101, n_v=61, pixel_mm=0.5)
@@ -99,51 +98,3 @@ def test_a_geometry_that_cannot_be_names_value_and_remedy():
         geometry_from_metadata({"kind": "helix"})
     with pytest.raises(ValueError, match=r"cannot be made from \['n_u'\]"):
         geometry_from_metadata({"kind": "cone", "n_u": 3})
-
-
-@pytest.mark.parametrize(
-    ("grid", "column_step", "row_step", "centre"),
-    [
-        (Grid.slice_xy(z_mm=3, voxel_mm=0.5, shape=(4, 6)), (0.5, 0, 0), (0, 0.5, 0), (0, 0, 3)),
-        (Grid.slice_xz(y_mm=3, voxel_mm=0.5, shape=(4, 6)), (0.5, 0, 0), (0, 0, 0.5), (0, 3, 0)),
-        (Grid.slice_yz(x_mm=3, voxel_mm=0.5, shape=(4, 6)), (0, 0.5, 0), (0, 0, 0.5), (3, 0, 0)),
-    ],
-)
-def test_the_three_orthogonal_slices_lie_as_named(grid, column_step, row_step, centre):
-    points = grid.points()
-    assert points.shape == (1, 4, 6, 3)
-    np.testing.assert_allclose(points[0, 0, 1] - points[0, 0, 0], column_step)
-    np.testing.assert_allclose(points[0, 1, 0] - points[0, 0, 0], row_step)
-    np.testing.assert_allclose(points.mean(axis=(0, 1, 2)), centre, atol=1e-12)
-    assert grid.centre == pytest.approx(centre)
-
-
-def test_a_tilted_grid_is_orthonormal_and_right_handed():
-    grid = Grid.centred(centre=(1, 2, 3), x_axis=(1, 1, 0), y_axis=(0, 1, 1), voxel_mm=0.2, shape=(3, 5, 7))
-    z, y, x = grid.steps / 0.2
-    np.testing.assert_allclose([x @ x, y @ y, z @ z, x @ y], [1, 1, 1, 0], atol=1e-12)
-    np.testing.assert_allclose(np.cross(x, y), z, atol=1e-12)
-    assert grid.points()[1, 2, 3] == pytest.approx((1, 2, 3))
-
-
-def test_a_volume_surrounds_the_axis_and_a_moved_grid_keeps_its_steps():
-    volume = Grid.volume(voxel_mm=1.0, shape=(3, 3, 3))
-    np.testing.assert_allclose(volume.points()[0, 0, 0], (-1, -1, -1))
-    np.testing.assert_allclose(volume.points()[2, 1, 0], (-1, 0, 1))
-    moved = volume.moved((0, 0, 5))
-    assert moved.centre == pytest.approx((0, 0, 5))
-    np.testing.assert_array_equal(moved.steps, volume.steps)
-
-
-def test_a_grid_survives_its_metadata():
-    grid = Grid.slice_xz(y_mm=1, voxel_mm=0.5, shape=(4, 6))
-    assert Grid(**grid.to_metadata()) == grid
-
-
-def test_a_grid_that_cannot_be_says_why():
-    with pytest.raises(ValueError, match="give two directions"):
-        Grid.centred(centre=(0, 0, 0), x_axis=(1, 0, 0), y_axis=(2, 0, 0), voxel_mm=1, shape=(1, 2, 2))
-    with pytest.raises(ValueError, match="at least one point each way"):
-        Grid.slice_xy(voxel_mm=1, shape=(0, 4))
-    with pytest.raises(ValueError, match="voxel_mm is -1"):
-        Grid.slice_xy(voxel_mm=-1, shape=(4, 4))
