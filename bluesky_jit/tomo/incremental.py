@@ -67,6 +67,14 @@ class _Changes:
     matrices: np.ndarray
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceChecks:
+    """Say how often a full pass has checked a sum, and the largest difference found, as part of the largest value."""
+
+    count: int = 0
+    largest_difference: float = 0.0
+
+
 @dataclass(slots=True)
 class RunningImages:
     """Make images of grids from a window, at the cost of what has changed for grids that were asked for before.
@@ -76,12 +84,14 @@ class RunningImages:
 
     kernel: Kernel
     n_slots: int
-    checked: int = 0
-    """How many times a full pass has checked an image."""
-    largest_difference: float = 0.0
-    """The largest difference that a check has found, as part of the largest value."""
+    checks: SliceChecks = field(default_factory=SliceChecks)
     _running: dict[Grid, _Running] = field(default_factory=dict)
     _asked: dict[Grid, None] = field(default_factory=dict)
+
+    @property
+    def kept_voxels(self) -> int:
+        """Count the voxels of all images that are kept."""
+        return sum(int(np.prod(grid.shape)) for grid in list(self._running))
 
     def images(
         self, plan: Plan, grids: tuple[Grid, ...], intact: Intact, *, priority: Priority = Priority.SHOWN
@@ -174,8 +184,9 @@ class RunningImages:
             return False
         largest = float(np.abs(exact).max())
         difference = float(np.abs(exact - running.image).max()) / largest if largest else 0.0
-        self.checked += 1
-        self.largest_difference = max(self.largest_difference, difference)
+        self.checks = SliceChecks(
+            count=self.checks.count + 1, largest_difference=max(self.checks.largest_difference, difference)
+        )
         if difference > ROUNDING:
             logger.warning(
                 "a slice that was kept up to date had come to differ by %.1e of its largest value from one made anew "
@@ -198,7 +209,7 @@ class RunningImages:
             self._asked[grid] = None
         while len(self._asked) > REMEMBERED:
             self._asked.pop(next(iter(self._asked)), None)
-        while sum(int(np.prod(grid.shape)) for grid in list(self._running)) > KEPT_VOXELS:
+        while self.kept_voxels > KEPT_VOXELS:
             self._running.pop(next(iter(self._running)), None)
 
 

@@ -16,7 +16,7 @@ from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.incremental import RunningImages
+from bluesky_jit.tomo.incremental import RunningImages, SliceChecks
 from bluesky_jit.tomo.jobs import Kernel, Priority
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits
@@ -127,6 +127,16 @@ class FilteredBackprojection:
         """Say whether the window covers the whole arc, with no wide gap unless the window is full."""
         plan = self._plan_of(self._window.view)
         return plan.usable and plan.covers_all(self._window.n_projections)
+
+    @property
+    def slice_checks(self) -> SliceChecks:
+        """Say what checks of the slices that are kept up to date have found."""
+        return self._shown.checks
+
+    @property
+    def kept_voxels(self) -> int:
+        """Count the voxels of the slices that are kept up to date."""
+        return self._shown.kept_voxels
 
     @property
     def revision(self) -> int:
