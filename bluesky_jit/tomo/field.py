@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 
 def require_field(geometry: SetUp) -> None:
-    """Raise ValueError when the detector does not see the axis."""
+    """Raise ValueError when the detector does not see the axis, or reaches behind the source."""
+    corners = np.array([[u, v, 1] for u in (0, geometry.n_u) for v in (0, geometry.n_v)])
+    if (corners @ geometry.to_real[2]).min() <= 0:
+        raise ValueError(
+            f"a detector of {geometry.n_u}×{geometry.n_v} pixels with detector_pitch_rad "
+            f"{geometry.detector_pitch_rad:g} and detector_yaw_rad {geometry.detector_yaw_rad:g} reaches behind the "
+            "source: correct the angles, in rad, or pixel_mm"
+        )
     (left, right), (down, up) = reaches_mm(geometry), heights_mm(geometry)
     if min(left, right, down, up) <= 0:
         raise ValueError(
