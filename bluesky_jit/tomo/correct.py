@@ -1,13 +1,15 @@
 """Turn raw counts into attenuation: −log of (counts − dark) / (flat − dark).
 
-Every function here serves numpy and cupy arrays alike; `loops.py` has the same in fewer passes for the CPU.
+The formulas serve numpy and cupy arrays alike; a frame of uint16 on the CPU takes a loop that does the same at once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 from bluesky_jit.tomo.array_module import array_module
 
@@ -71,13 +73,30 @@ def transmission(counts: np.ndarray, reference: Reference) -> tuple[np.ndarray, 
 
     Counts are raised to MIN_COUNTS above the dark first, so that every value is above 0.
     """
+    if isinstance(counts, np.ndarray) and counts.dtype == np.uint16:
+        result = np.empty(counts.shape, dtype=np.float32)
+        clipped = _transmission_loop(counts, reference.dark, reference.gain, reference.saturation, result)
+        if len(reference.dead):
+            clipped -= np.count_nonzero(is_clipped(counts.reshape(-1)[reference.dead], reference, reference.dead))
+    else:
+        result, clipped = transmission_formula(counts, reference)
+    fill_dead(result, reference)
+    return result, float(clipped) / counts.size
+
+
+def transmission_formula(counts: np.ndarray, reference: Reference) -> tuple[np.ndarray, Any]:
+    """Return the transmission, but nothing useful in dead pixels, and how many of the others are clipped."""
     xp = array_module(counts)
     signal = counts.astype(xp.float32) - reference.dark
-    clipped = (signal < MIN_COUNTS) | (counts >= reference.saturation)
-    clipped.reshape(-1)[reference.dead] = False
-    result = xp.maximum(signal, xp.float32(MIN_COUNTS)) / reference.gain
-    fill_dead(result, reference)
-    return result, float(xp.count_nonzero(clipped)) / clipped.size
+    clipped = is_clipped(counts.reshape(-1), reference)
+    clipped[reference.dead] = False
+    return xp.maximum(signal, xp.float32(MIN_COUNTS)) / reference.gain, xp.count_nonzero(clipped)
+
+
+def is_clipped(counts: np.ndarray, reference: Reference, pixels: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Say which counts (n,), of some pixels of the flattened frame, are too dark or too bright to measure."""
+    signal = counts.astype(np.float32) - reference.dark.reshape(-1)[pixels]
+    return (signal < MIN_COUNTS) | (counts >= reference.saturation)
 
 
 def fill_dead(values: np.ndarray, reference: Reference) -> None:
@@ -112,3 +131,19 @@ def neighbours(is_dead: np.ndarray) -> dict[str, np.ndarray]:
         "left_weight": left_weight.astype(np.float32),
         "right_weight": right_weight.astype(np.float32),
     }
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _transmission_loop(counts, dark, gain, saturation, result):
+    """Do what `transmission_formula` does, dead pixels counted like the others."""
+    least = np.float32(MIN_COUNTS)
+    clipped = 0
+    for v in range(counts.shape[0]):
+        # Within a row a narrow counter, which is added up in vectors.
+        in_row = np.int32(0)
+        for u in range(counts.shape[1]):
+            signal = np.float32(counts[v, u]) - dark[v, u]
+            in_row += np.int32(1) if (signal < least) | (counts[v, u] >= saturation) else np.int32(0)
+            result[v, u] = (signal if signal > least else least) / gain[v, u]
+        clipped += in_row
+    return clipped

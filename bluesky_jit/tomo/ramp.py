@@ -5,36 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
+from bluesky_jit.tomo.array_module import array_module
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
+from bluesky_jit.tomo.row_convolution import RowConvolution, convolve_rows, fast_length, make_convolution
 
 FILTERS = ("ram-lak", "shepp-logan", "cosine", "hann")
-ROWS = 32
-"""Rows filtered at a time: the block and its transform stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFilter:
-    """Hold each pixel's weight, float32 (n_v, n_u), and the response, float32 (n_padded // 2 + 1,) in 1/mm."""
+    """Hold each pixel's weight, float32 (n_v, n_u), and the response in 1/mm.
+
+    response: float32 (n_padded,), real and even, in the order of numpy.fft.fft; convolution: the same for the CPU.
+    """
 
     weight: np.ndarray
     response: np.ndarray
-    n_padded: int
+    convolution: RowConvolution
 
 
 def make_filter(geometry: Geometry, name: str = "ram-lak", *, cutoff: float = 1.0) -> RowFilter:
     """Prepare the filter for a set-up; name is one of FILTERS, cutoff a part of the Nyquist frequency."""
-    n_padded = int(scipy.fft.next_fast_len(2 * geometry.n_u, True))  # pyright: ignore[reportArgumentType]
+    # Twice the row: no row's end reaches round to its beginning.
+    response = ramp_response(fast_length(2 * geometry.n_u), geometry.voxel_mm, name, cutoff=cutoff)
     return RowFilter(
         weight=fan_weight(geometry).astype(np.float32),
-        response=ramp_response(n_padded, geometry.voxel_mm, name, cutoff=cutoff).astype(np.float32),
-        n_padded=n_padded,
+        response=response.astype(np.float32),
+        convolution=make_convolution(response),
     )
 
 
 def ramp_response(n_padded: int, step_mm: float, name: str = "ram-lak", *, cutoff: float = 1.0) -> np.ndarray:
-    """Return the real response, float64 (n_padded // 2 + 1,) in 1/mm, of the band-limited ramp times the step.
+    """Return the real and even response, float64 (n_padded,) in 1/mm, of the band-limited ramp times the step.
 
     The ramp is sampled in space (Kak and Slaney, eq. 3.61): sampled in frequency it would lose its constant term, and
     with it the absolute scale. `step_mm` is the pixel's size at the axis. The window `name` falls to its end at
@@ -50,14 +53,14 @@ def ramp_response(n_padded: int, step_mm: float, name: str = "ram-lak", *, cutof
     odd = distance % 2 == 1
     ramp[odd] = -1.0 / (np.pi * distance[odd]) ** 2
     ramp[0] = 0.25
-    frequency = np.fft.rfftfreq(n_padded) / cutoff
+    frequency = np.abs(np.fft.fftfreq(n_padded)) / cutoff
     windows = {
         "ram-lak": np.ones_like(frequency),
         "shepp-logan": np.sinc(frequency),
         "cosine": np.cos(np.pi * frequency),
         "hann": 0.5 + 0.5 * np.cos(2 * np.pi * frequency),
     }
-    return np.where(frequency <= 0.5, np.fft.rfft(ramp).real / step_mm * windows[name], 0.0)
+    return np.where(frequency <= 0.5, np.fft.fft(ramp).real / step_mm * windows[name], 0.0)
 
 
 def fan_weight(geometry: Geometry) -> np.ndarray:
@@ -82,13 +85,16 @@ def fan_weight(geometry: Geometry) -> np.ndarray:
 
 
 def filtered(line_integrals: np.ndarray, row_filter: RowFilter) -> np.ndarray:
-    """Weight and filter the rows of line integrals (n_v, n_u); return float32 (n_v, n_u) in 1/mm."""
-    n_v, n_u = line_integrals.shape
-    result = np.empty((n_v, n_u), dtype=np.float32)
-    for first in range(0, n_v, ROWS):
-        rows = slice(first, first + ROWS)
-        spectrum = scipy.fft.rfft(line_integrals[rows] * row_filter.weight[rows], n=row_filter.n_padded, axis=1)
-        spectrum *= row_filter.response
-        convolved = np.asarray(scipy.fft.irfft(spectrum, n=row_filter.n_padded, axis=1, overwrite_x=True))
-        result[rows] = convolved[:, :n_u]
-    return result
+    """Weight and filter the rows of line integrals (n_v, n_u), of numpy or cupy; return float32 (n_v, n_u) in 1/mm."""
+    if isinstance(line_integrals, np.ndarray):
+        return convolve_rows(line_integrals, row_filter.weight, row_filter.convolution)
+    return filter_formula(line_integrals, row_filter.weight, row_filter.response)
+
+
+def filter_formula(line_integrals: np.ndarray, weight: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """Do what `filtered` does in the plainest way, with weight and response where the line integrals are."""
+    xp = array_module(line_integrals)
+    n_padded = len(response)
+    n_u = line_integrals.shape[-1]
+    spectrum = xp.fft.rfft(line_integrals * weight, n=n_padded, axis=-1) * response[: n_padded // 2 + 1]
+    return xp.fft.irfft(spectrum, n=n_padded, axis=-1)[..., :n_u].astype(xp.float32)

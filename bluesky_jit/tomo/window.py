@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numba import njit
 
 from bluesky_jit.tomo.jobs import Slots
 from bluesky_jit.tomo.memory import require_memory
@@ -187,7 +188,6 @@ class Window:
         if filtered is not None:
             projections.scales[slot] = quantise(filtered, projections.values[slot])
             projections.versions[slot] += 1
-            projections.versions[slot] += 1
 
     def _newest_slots(self) -> np.ndarray:
         pushes = np.arange(max(0, self._done - self._kept), self._done)
@@ -232,11 +232,27 @@ class Window:
 
 def quantise(filtered: np.ndarray, slot: np.ndarray) -> np.float32:
     """Write float32 (n_v, n_u) into the inside of an int16 slot (n_v + 2, n_u + 2); return its scale."""
-    largest = np.float32(max(-float(filtered.min()), float(filtered.max())))
-    if largest == 0:
-        slot[1:-1, 1:-1] = 0
-        return np.float32(1)
-    scaled = filtered * (np.float32(FULL_SCALE) / largest)
-    np.rint(scaled, out=scaled)
-    slot[1:-1, 1:-1] = scaled
-    return largest / np.float32(FULL_SCALE)
+    filtered = np.ascontiguousarray(filtered, dtype=np.float32)
+    # Without their sign, floats are ordered like the integers of the same bits.
+    largest = np.int32(_largest_magnitude(filtered.view(np.int32))).view(np.float32)
+    factor = np.float32(FULL_SCALE) / largest if largest > 0 else np.float32(0)
+    _write_rounded(filtered, factor, slot)
+    return largest / np.float32(FULL_SCALE) if largest > 0 else np.float32(1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _largest_magnitude(bits):
+    """Return the largest of integers (n_v, n_u) without their sign bit: a maximum of integers is taken in vectors."""
+    largest = np.int32(0)
+    for v in range(bits.shape[0]):
+        for u in range(bits.shape[1]):
+            magnitude = bits[v, u] & np.int32(0x7FFFFFFF)
+            largest = magnitude if magnitude > largest else largest
+    return largest
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _write_rounded(filtered, factor, slot):
+    for v in range(filtered.shape[0]):
+        for u in range(filtered.shape[1]):
+            slot[v + 1, u + 1] = np.int16(np.int32(np.rint(filtered[v, u] * factor)))

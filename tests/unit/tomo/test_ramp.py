@@ -23,7 +23,7 @@ def test_filtering_is_the_plain_convolution_with_the_sampled_ramp():
 
 def test_rows_are_padded_so_that_they_do_not_reach_round():
     row_filter = make_filter(PARALLEL)
-    assert row_filter.n_padded >= 2 * PARALLEL.n_u
+    assert len(row_filter.response) >= 2 * PARALLEL.n_u
     rows = np.zeros((40, 50), dtype=np.float32)
     rows[:, 0] = 1
     assert abs(filtered(rows, row_filter)[0, 49]) < 1e-3
@@ -31,14 +31,14 @@ def test_rows_are_padded_so_that_they_do_not_reach_round():
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_the_families_agree_at_low_frequencies_and_differ_at_the_highest(name):
-    response, ram_lak = ramp_response(512, 0.3, name), ramp_response(512, 0.3)
+    response, ram_lak = ramp_response(512, 0.3, name)[:257], ramp_response(512, 0.3)[:257]
     np.testing.assert_allclose(response[:6], ram_lak[:6], rtol=2e-3)
     at_nyquist = {"ram-lak": 1.0, "shepp-logan": 2 / np.pi, "cosine": 0.0, "hann": 0.0}[name]
     assert response[-1] / ram_lak[-1] == pytest.approx(at_nyquist, abs=1e-9)
 
 
 def test_the_ramp_rises_with_frequency_and_keeps_a_small_constant_term():
-    response = ramp_response(512, 0.3)
+    response = ramp_response(512, 0.3)[:257]
     frequency = np.fft.rfftfreq(512, 0.3)
     np.testing.assert_allclose(response[8:], frequency[8:], rtol=2e-3)
     assert 0 < response[0] < frequency[1]
