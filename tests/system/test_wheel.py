@@ -52,6 +52,7 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
         str(path.relative_to(ROOT)) for top in ("bluesky_jit", "sim_devices") for path in (ROOT / top).rglob("*.py")
     }
     assert sources <= names
+    assert "bluesky_jit/tomo/kernels/backproject.cu" in names
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     assert [name for name in names if name.endswith("licenses/LICENSE")]
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from backprojection_jobs import CONE, PARALLEL, SLABS, SLICE, N, assert_right, jobs_on, noise_slots
 from cuda_on_host import HostDevice
+from noise_run import flats, frames
 
 from bluesky_jit.tomo.geometry import ConeGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.kernels import cuda
 from bluesky_jit.tomo.kernels.cuda import CudaKernel, why_not
 from bluesky_jit.tomo.kernels.cuda_launch import Launch, pieces
+from bluesky_jit.tomo.live import FilteredBackprojection
 
 SLOT_BYTES = (CONE.n_v + 2) * (CONE.n_u + 2) * 2
 ROUNDING = 2e-5
@@ -170,6 +172,27 @@ def test_threads_share_a_kernel():
         thread.join()
     for result, jobs in zip(results, tasks, strict=True):
         assert_right(result, jobs, part=ROUNDING)
+
+
+def test_live_slices_stay_right_over_several_turns_and_each_projection_is_uploaded_once():
+    per_turn, n_turns = 24, 3
+    kernel = CudaKernel(HostDevice())
+    live = FilteredBackprojection(CONE, n_projections=per_turn, kernel=kernel)
+    other = FilteredBackprojection(CONE, n_projections=per_turn, kernel="numba")
+    for reconstruction in (live, other):
+        reconstruction.push(flats(CONE))
+    for number in range(per_turn * n_turns):
+        block = frames(CONE, range(number, number + 1), per_turn=per_turn)
+        live.push(block)
+        other.push(block)
+        if number + 1 >= per_turn:
+            live.slices(SLICE)
+    ours, theirs = live.slices(SLICE), other.slices(SLICE)
+    assert ours is not None
+    assert theirs is not None
+    largest = np.abs(theirs.images[0]).max()
+    np.testing.assert_allclose(ours.images[0], theirs.images[0], rtol=0, atol=1e-4 * largest)
+    assert kernel.uploaded == per_turn * n_turns
 
 
 def test_a_parallel_beam_needs_no_kernel_of_its_own():
