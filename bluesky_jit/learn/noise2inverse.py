@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bluesky_jit.messages import Pairs
-from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
+from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 
 ROUNDS = 8
@@ -41,11 +41,9 @@ class Region:
 
     @classmethod
     def seen_by(cls, geometry: Geometry) -> Region:
-        """Make the cylinder that every projection sees whole (a cone beam sees less height nearer to its source)."""
-        height = geometry.half_height_mm
-        if isinstance(geometry, ConeGeometry):
-            height *= 1 - geometry.radius_mm / geometry.source_axis_mm
-        return cls(radius_mm=geometry.radius_mm, half_height_mm=height)
+        """Make the cylinder that every projection sees whole."""
+        radius_mm, half_height_mm = geometry.cylinder_mm
+        return cls(radius_mm=radius_mm, half_height_mm=half_height_mm)
 
     def contains(self, points: np.ndarray) -> np.ndarray:
         """Return which of the points (…, 3), in mm, lie in the cylinder."""

@@ -65,6 +65,23 @@ def heights_mm(geometry: SetUp) -> tuple[float, float]:
     )
 
 
+def cylinder_mm(geometry: SetUp) -> tuple[float, float]:
+    """Return radius and half height of a large cylinder around the axis that every projection sees whole.
+
+    An upright one is as wide as the field of view, and lower where a cone sees less height, nearer to its source. With
+    a tilted axis, what every projection sees is a double cone; this is the largest cylinder in it. A detector that leans
+    sees a little less at its corners.
+    """
+    sin, cos = abs(np.sin(geometry.axis_tilt_rad)), np.cos(geometry.axis_tilt_rad)
+    wobble = geometry.calibration.largest("sample_z_mm") if geometry.calibration else 0.0
+    reach = min(_window_mm(geometry)[2:]) - wobble
+    # Its rim nearest to the source must be on the detector: height · rise + radius · fall ≤ reach.
+    rise, fall = cos + reach * sin * geometry.curvature, sin + reach * cos * geometry.curvature
+    radius = geometry.radius_mm if fall == 0 else min(geometry.radius_mm, 2 / 3 * reach / fall)
+    half_height = (reach - radius * fall) / rise
+    return float(radius * (1 - half_height * sin * geometry.curvature)), float(half_height)
+
+
 def _window_mm(geometry: SetUp) -> tuple[float, float, float, float]:
     """Return how far the real detector sees left, right, down and up of the central ray, measured at the axis."""
     centre = geometry.to_real @ [geometry.u_centre, geometry.v_centre, 1.0]

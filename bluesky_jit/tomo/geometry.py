@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from bluesky_jit.tomo.calibration import Calibration, calibration_from_metadata
-from bluesky_jit.tomo.field import heights_mm, reaches_mm, require_field, tilted_reach_mm
+from bluesky_jit.tomo.field import cylinder_mm, heights_mm, reaches_mm, require_field, tilted_reach_mm
 
 LARGEST_TURN_RAD = np.pi / 4
 """A detector that is turned by more than this has its rows and columns the other way round."""
@@ -129,6 +129,11 @@ class SetUp(ABC):
     def half_height_mm(self) -> float:
         """Return the half height, on the axis, that every projection sees."""
         return min(heights_mm(self))
+
+    @property
+    def cylinder_mm(self) -> tuple[float, float]:
+        """Return radius and half height of a cylinder that every projection sees whole."""
+        return cylinder_mm(self)
 
     @property
     def needs_resampling(self) -> bool:

@@ -200,6 +200,18 @@ def test_radius_and_height_are_the_largest_that_every_projection_sees(geometry, 
     assert not seen_from_every_side(geometry, ends_of_the_axis(1.002 * geometry.half_height_mm))
 
 
+@pytest.mark.parametrize("name", ["upright", "axis off", "detector moved", "tilted", "tilted the other way"])
+@pytest.mark.parametrize("geometry", [CONE, PARALLEL], ids=["cone", "parallel"])
+def test_every_projection_sees_the_whole_cylinder(geometry, name):
+    geometry = replace(geometry, **FIELDS[name])
+    radius_mm, half_height_mm = geometry.cylinder_mm
+    for height in (-half_height_mm, half_height_mm):
+        assert seen_from_every_side(geometry, ring(radius_mm) + np.array([[0], [0], [height], [0]]))
+    if name == "upright":
+        assert radius_mm == geometry.radius_mm
+        assert half_height_mm == pytest.approx(geometry.half_height_mm * (1 - radius_mm * geometry.curvature))
+
+
 def test_measured_shifts_make_the_field_of_view_smaller():
     wobble = Calibration(
         angles_rad=(0.0,), detector_u_mm=(1,), detector_v_mm=(2,), sample_x_mm=(0.5,), sample_z_mm=(1,)
