@@ -1,10 +1,13 @@
 """The rolling window: what it keeps, in what order, and when a reader may trust what it read."""
 
 import pickle
+import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bluesky_jit.tomo import memory
 from bluesky_jit.tomo.prepare import FrameInfo
 from bluesky_jit.tomo.window import Window, quantise
 
@@ -158,3 +161,87 @@ def test_an_empty_window_has_an_empty_view():
     assert window.intact(window.view)
     with pytest.raises(ValueError, match="n_projections is 0"):
         Window(3, 4, 0)
+
+
+def test_whole_windows_share_no_projection():
+    window = Window(3, 4, 5, mode="whole-turns")
+    seen = []
+    for n in range(23):
+        push(window, n)
+        seen.append(tuple(window.view.acquisition))
+    assert seen[3] == (0, 1, 2, 3)
+    assert set(seen[4:9]) == {(0, 1, 2, 3, 4)}
+    assert set(seen[9:14]) == {(5, 6, 7, 8, 9)}
+    assert set(seen[19:]) == {(15, 16, 17, 18, 19)}
+    np.testing.assert_allclose(values_of(window.view), [15, 16, 17, 18, 19], rtol=1e-6)
+
+
+def test_the_first_projection_after_a_whole_window_ends_it_even_when_its_last_was_lost():
+    window = Window(3, 4, 5, mode="whole-turns")
+    for n in (*range(5), 5, 6, 7, 8):
+        push(window, n)
+    np.testing.assert_array_equal(window.view.acquisition, [0, 1, 2, 3, 4])
+    push(window, 10)
+    np.testing.assert_array_equal(window.view.acquisition, [5, 6, 7, 8])
+    push(window, 9)
+    np.testing.assert_array_equal(window.view.acquisition, [5, 6, 7, 8, 9])
+
+
+def test_a_whole_window_stays_intact_while_the_next_one_is_filled():
+    window = Window(3, 4, 8, mode="whole-turns", spare=0)
+    for n in range(8, 400):
+        push(window, n)
+        assert window.intact(window.view)
+        np.testing.assert_allclose(values_of(window.view), window.view.acquisition, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["sliding", "whole-turns"])
+def test_the_revision_grows_when_a_view_names_something_else(mode):
+    window = Window(3, 4, 4, mode=mode)
+    revisions = []
+    for n in range(12):
+        push(window, n)
+        revisions.append(window.view.revision)
+    expected = np.diff(revisions) > 0
+    np.testing.assert_array_equal(expected[3:], True if mode == "sliding" else [False, False, False, True] * 2)
+    window.refilter(lambda counts, _: (counts.astype(np.float32) * 2, 0.0))
+    assert window.view.revision == revisions[-1] + 1
+    window.unfilter()
+    assert window.view.revision == revisions[-1] + 2
+
+
+def test_serials_tell_a_projection_from_another_in_its_slot():
+    window = Window(3, 4, 3, spare=1)
+    for n in range(10):
+        push(window, n)
+    view = window.view
+    np.testing.assert_array_equal(view.serials, [7, 8, 9])
+    np.testing.assert_array_equal(view.slots, view.serials % 4)
+
+
+def test_a_slots_version_rises_with_each_writing():
+    window = Window(3, 4, 3, spare=1)
+    for n in range(6):
+        push(window, n)
+    np.testing.assert_array_equal(window.view.projections.versions, [2, 2, 1, 1])
+
+
+def test_a_window_larger_than_the_memory_is_refused_before_it_is_allocated():
+    # 1500 + 383 slots of 2·10⁶ pixels: counts, filtered values, and these once more while they are filtered anew.
+    expected = 1883 * (2 * 2000 * 1000 + 2 * 2 * 2002 * 1002)
+    words = (
+        f"window of 1500 projections of 2000×1000 pixels needs {expected} bytes (22.6 GB) and may take 22 GB "
+        "(tomo.memory_gb): keep fewer projections (tomo.turns), bin the detector"
+    )
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Window(2000, 1000, 1500, memory_gb=22)
+    Window(2000, 1000, 1500, memory_gb=23)
+
+
+def test_half_of_the_free_memory_is_the_limit_unless_another_is_set(monkeypatch):
+    free = SimpleNamespace(available=80_000_000)
+    monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: free)
+    with pytest.raises(ValueError, match=r"may take 0.04 GB \(half of the free memory\)"):
+        Window(200, 200, 300)
+    Window(200, 200, 100)
+    Window(200, 200, 300, memory_gb=1)
