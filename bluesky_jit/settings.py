@@ -74,8 +74,9 @@ class TomoSettings:
     """Counts at which a pixel is full; 4095 for a camera of 12 bits."""
     filter: Literal["ram-lak", "shepp-logan", "cosine", "hann"] = "ram-lak"
     """Ramp filter; from left to right less noise and less detail."""
-    kernel: Literal["auto", "numba", "reference"] = "auto"
-    """What backprojects. `reference` is plain NumPy: exact, and far too slow for live use."""
+    kernel: Literal["auto", "cuda", "numba", "reference", "astra"] = "auto"
+    """What backprojects; `auto`: `cuda` on a GPU that can, else `numba`. For checks, and far too slow for live use:
+    `reference`, plain NumPy, exact, and `astra`, the ASTRA toolbox on a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
