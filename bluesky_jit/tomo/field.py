@@ -69,8 +69,8 @@ def cylinder_mm(geometry: SetUp) -> tuple[float, float]:
     """Return radius and half height of a large cylinder around the axis that every projection sees whole.
 
     An upright one is as wide as the field of view, and lower where a cone sees less height, nearer to its source. With
-    a tilted axis, what every projection sees is a double cone; this is the largest cylinder in it. A detector that leans
-    sees a little less at its corners.
+    a tilted axis, what every projection sees is a double cone, and this is the largest cylinder in it. A detector that
+    leans sees a little less at its corners.
     """
     sin, cos = abs(np.sin(geometry.axis_tilt_rad)), np.cos(geometry.axis_tilt_rad)
     wobble = geometry.calibration.largest("sample_z_mm") if geometry.calibration else 0.0
