@@ -57,7 +57,7 @@ os.environ.update(
 JIT_CA_PORT = _JIT_CA
 
 
-def wait_for(condition: Callable[[], object], *, timeout_s: float = 20.0, what: str = "the condition") -> None:
+def wait_for(condition: Callable[[], object], *, timeout_s: float = 60.0, what: str = "the condition") -> None:
     """Wait until a condition is true."""
     deadline = time.monotonic() + timeout_s
     while not condition():
