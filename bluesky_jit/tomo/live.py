@@ -10,6 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from bluesky_jit.messages import AngleSource, AnglesUsed, ProjectionBlock
+from bluesky_jit.tomo.axis import AxisEstimate
+from bluesky_jit.tomo.axis_window import estimate_from_window
 from bluesky_jit.tomo.correct import SATURATION
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
@@ -21,7 +23,7 @@ from bluesky_jit.tomo.jobs import Kernel, Priority
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits
 from bluesky_jit.tomo.plan import Plan, make_plan
-from bluesky_jit.tomo.prepare import FrameInfo, Preparation
+from bluesky_jit.tomo.prepare import Found, FrameInfo, Preparation
 from bluesky_jit.tomo.reconstructor import SliceSet
 from bluesky_jit.tomo.redundancy import ShortScan, row_weight, short_scan_of
 from bluesky_jit.tomo.window import Mode, Window, WindowView
@@ -94,6 +96,8 @@ class FilteredBackprojection:
         self._shown = RunningImages(kernel=self._kernel, n_slots=self._window.n_slots)
         self._stale = False
         """Darks or flats have come that the window's projections were not filtered with."""
+        self._known = 0
+        """The preparation's revision that the window's projections were filtered at, or an earlier one."""
         self._angle_source: AngleSource = "same stream"
         self._plan: Plan | None = None
 
@@ -110,6 +114,11 @@ class FilteredBackprojection:
     def dark_flat(self) -> DarkFlat:
         """Return the darks and flats, which another run may borrow."""
         return self._preparation.dark_flat
+
+    @property
+    def found(self) -> Found:
+        """Say what corrections have found in the frames so far."""
+        return self._preparation.found
 
     @property
     def window_count(self) -> int:
@@ -146,7 +155,9 @@ class FilteredBackprojection:
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
         plan = self._plan_of(self._window.view)
-        return limits(self.dark_flat, plan.arc, len(plan.view), quantitative=plan.quantitative)
+        return limits(
+            self.dark_flat, self._preparation, plan.arc, len(plan.view), quantitative=plan.quantitative
+        )
 
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.
@@ -156,6 +167,10 @@ class FilteredBackprojection:
         geometry = replace(self._geometry, axis_offset_mm=float(offset_mm))
         self._slot_geometry, self._geometry = widened(geometry, self._margins), geometry
         self._moves += 1
+
+    def estimate_axis(self) -> AxisEstimate:
+        """Estimate where the axis is, from the raw counts of the window and not from where it is set."""
+        return estimate_from_window(self._window, self.dark_flat, self._geometry, self._kernel)
 
     def push(self, block: ProjectionBlock) -> None:
         """Take frames in; after darks and flats that come late, `settle` or the next projection brings them to bear.
@@ -190,11 +205,13 @@ class FilteredBackprojection:
     def settle(self, *, drained: bool = False) -> bool:
         """Filter the window's projections again where they would now come out otherwise; return whether they did.
 
-        They do after darks or flats, a move of the axis, and when what they cover turns out to be part of a turn;
+        They do after darks or flats, a move of the axis, when rings are known better, and when what they cover turns
+        out to be part of a turn;
         drained: no more projections will come. It belongs to the thread that pushes.
         """
-        stale = self._takes_new_geometry() or self._stale
-        self._stale = False
+        known = self._preparation.revision
+        stale = self._takes_new_geometry() or self._stale or known != self._known
+        self._stale, self._known = False, known
         view = self._window.view
         if not (self.ready and len(view)):
             return False

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from bluesky_jit.messages import AnglesUsed, ProjectionBlock
+from bluesky_jit.tomo.axis import AxisEstimate
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
@@ -60,6 +61,8 @@ class Reconstructor(Protocol):
         ...
 
     def set_axis_offset(self, offset_mm: float) -> None: ...
+
+    def estimate_axis(self) -> AxisEstimate: ...
 
     def push(self, block: ProjectionBlock) -> None: ...
 

@@ -169,6 +169,10 @@ class Window:
         self._projections, self._short_scan = projections, short_scan
         self._look_again()
 
+    def counts_of(self, view: WindowView, rows: slice) -> np.ndarray:
+        """Return a copy of rows of a view's raw counts, uint16 (n, n_rows, n_u); ask `intact` after it."""
+        return self._counts[view.slots, rows]
+
     def unfilter(self) -> None:
         """Take back what was filtered: there are raw counts only until they are filtered again."""
         self._filtered[:] = False
