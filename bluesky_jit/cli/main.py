@@ -16,6 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `bluesky-jit`."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # Such as which kernel was chosen, once a run; other packages tell of their innards there.
+    logging.getLogger("bluesky_jit").setLevel(logging.INFO)
     try:
         options.command(options)
     except (OSError, ValueError, RuntimeError) as error:

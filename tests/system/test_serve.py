@@ -148,6 +148,14 @@ def test_a_published_run_gives_slices_on_ca_and_pva(session: Session, streams: d
     assert np.mean(image[inside]) == pytest.approx(np.mean(truth[inside]), rel=0.06)
 
 
+def test_the_log_says_which_kernel_a_run_has(session: Session, streams: dict) -> None:
+    before = session.output.count("INFO backprojection kernel: ")
+    with session.publisher() as publisher:
+        session.wait_until_finished(emit_run(publisher, streams))
+    assert session.output.count("INFO backprojection kernel: ") == before + 1
+    assert "(chosen automatically" in session.output
+
+
 def test_a_slice_is_moved_by_a_put(session: Session, streams: dict) -> None:
     with session.publisher() as publisher:
         session.wait_until_finished(emit_run(publisher, streams))
