@@ -50,6 +50,8 @@ class DarkFlat:
         self._compared: _Compared | None = None
         self._latest: tuple[tuple[int, float], Reference] | None = None
         self.darks = 0
+        self.revision = 0
+        """Grows whenever references change."""
         self._borrowed_darks = self._borrowed_flats = False
 
     @classmethod
@@ -183,6 +185,7 @@ class DarkFlat:
 
     def _forget(self) -> None:
         self._compared = self._latest = None
+        self.revision += 1
 
     def _compare(self) -> _Compared:
         """Compare each set with the darks; a pixel that is dead in one set is dead in all."""

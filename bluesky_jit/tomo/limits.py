@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from bluesky_jit.tomo.air import UNLIKE
 from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.prepare import Found
 from bluesky_jit.tomo.weights import Arc
 
 WORTH_SAYING = 0.01
-"""Part of the pixels, dead or full in the flats, from which on people are told: more than a detector's usual faults."""
+"""Part of the pixels, dead or full in the flats, from which on people are told: more than a detector's usual faults.
+Also the change of the beam, as part of it, from which on attenuation is off by more than noise is, in most scans."""
+MANY_ZINGERS = 1e-3
+"""Part of a frame's pixels that are zingers at most: beside radiation sources a few hundred in a million are usual."""
+TOLD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+"""Changes of the beam are told in these steps: once each, not with every frame."""
 
 
-def limits(dark_flat: DarkFlat, arc: Arc, n_projections: int, *, quantitative: bool) -> tuple[str, ...]:
+def limits(dark_flat: DarkFlat, found: Found, arc: Arc, n_projections: int, *, quantitative: bool) -> tuple[str, ...]:
     """Return a sentence for each limit: what it is, how much, and what to do; none where there are no flats yet."""
     if not dark_flat.ready:
         return ()
@@ -19,6 +26,10 @@ def limits(dark_flat: DarkFlat, arc: Arc, n_projections: int, *, quantitative: b
         _no_darks(dark_flat, n_projections),
         _dead(dark_flat),
         _saturated(dark_flat),
+        _flat_drift(dark_flat),
+        _beam_drift(found),
+        _obstructed(found),
+        _many_zingers(dark_flat, found),
         "" if quantitative else _part_of_the_arc(arc, n_projections),
     )
     return tuple(text for text in texts if text)
@@ -50,6 +61,45 @@ def _saturated(dark_flat: DarkFlat) -> str:
     return (
         f"{dark_flat.saturated_flats:.1%} of the flats' pixels are saturated, and attenuation is too low there: take a "
         "shorter exposure or less beam, and scan again with new flats"
+    )
+
+
+def _flat_drift(dark_flat: DarkFlat) -> str:
+    drift = dark_flat.flat_drift
+    if abs(drift) < WORTH_SAYING:
+        return ""
+    return (
+        f"the beam changed by {drift:+.1%} from the first flats to the others: projections between are compared with "
+        "flats interpolated in time; for changes faster than that set tomo.air_columns"
+    )
+
+
+def _beam_drift(found: Found) -> str:
+    reached = [step for step in TOLD if abs(found.most_drift) >= step]
+    if not reached:
+        return ""
+    return (
+        f"the beam has been {'above' if found.most_drift > 0 else 'below'} the flats by {reached[-1]:.0%} or more: it "
+        "is corrected frame by frame (tomo.air_columns); take new flats if it goes on"
+    )
+
+
+def _obstructed(found: Found) -> str:
+    if not found.obstructed:
+        return ""
+    return (
+        f"in some frames the air at the left and the right differs by more than {UNLIKE:.0%}: the darker side is not "
+        "used; set tomo.air_columns to fewer columns if the sample or its holder reaches into them"
+    )
+
+
+def _many_zingers(dark_flat: DarkFlat, found: Found) -> str:
+    n_v, n_u = dark_flat.shape
+    if found.zingers_per_frame <= MANY_ZINGERS * n_v * n_u:
+        return ""
+    return (
+        f"more than {MANY_ZINGERS:.1%} of the pixels are replaced as zingers, so noise must be among them: raise "
+        "tomo.zinger_threshold until a projection loses a few tens"
     )
 
 

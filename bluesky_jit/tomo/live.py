@@ -155,9 +155,7 @@ class FilteredBackprojection:
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
         plan = self._plan_of(self._window.view)
-        return limits(
-            self.dark_flat, self._preparation, plan.arc, len(plan.view), quantitative=plan.quantitative
-        )
+        return limits(self.dark_flat, self.found, plan.arc, len(plan.view), quantitative=plan.quantitative)
 
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.
@@ -206,12 +204,10 @@ class FilteredBackprojection:
         """Filter the window's projections again where they would now come out otherwise; return whether they did.
 
         They do after darks or flats, a move of the axis, when rings are known better, and when what they cover turns
-        out to be part of a turn;
-        drained: no more projections will come. It belongs to the thread that pushes.
+        out to be part of a turn; drained: no more projections will come. It belongs to the thread that pushes.
         """
-        known = self._preparation.revision
-        stale = self._takes_new_geometry() or self._stale or known != self._known
-        self._stale, self._known = False, known
+        stale = self._takes_new_geometry() or self._stale or self._preparation.revision != self._known
+        self._stale = False
         view = self._window.view
         if not (self.ready and len(view)):
             return False
@@ -226,8 +222,12 @@ class FilteredBackprojection:
         )
         if not stale and short_scan == view.short_scan:
             return False
-        self._window.refilter(lambda counts, info: self._filtered(counts, info, short_scan), short_scan=short_scan)
-        return True
+        while True:
+            self._known = self._preparation.revision
+            self._window.refilter(lambda counts, info: self._filtered(counts, info, short_scan), short_scan=short_scan)
+            # On the way rings may have come to be known, and the first projections deserve it too.
+            if self._preparation.revision == self._known:
+                return True
 
     def _takes_new_geometry(self) -> bool:
         """Filter for a geometry that was set since; return whether that makes a difference."""

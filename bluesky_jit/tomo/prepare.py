@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bluesky_jit.tomo.correct import SATURATION, attenuation
+from bluesky_jit.tomo.air import Beam, beam_of, level_out, require_columns
+from bluesky_jit.tomo.correct import SATURATION, transmission
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.extended import Margins, widened
 from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.hardening import linearised
+from bluesky_jit.tomo.phase import make_phase_filter, retrieved
 from bluesky_jit.tomo.ramp import filtered, make_filter
+from bluesky_jit.tomo.rings import RingEstimate
 from bluesky_jit.tomo.virtual import virtual_detector
+from bluesky_jit.tomo.zingers import remove_zingers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +27,38 @@ class FrameInfo:
     angle_rad: float
     acquisition: int
     time_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Say what corrections have found so far.
+
+    frames: corrected, again included; zingers: pixels replaced in them; beam: the newest one's, None without air
+    columns; most_drift: the largest difference of a beam from the flats, as part of them, with its sign; obstructed:
+    frames in which one side's air columns saw no air.
+    """
+
+    frames: int = 0
+    zingers: int = 0
+    beam: Beam | None = None
+    most_drift: float = 0.0
+    obstructed: int = 0
+
+    @property
+    def zingers_per_frame(self) -> float:
+        return self.zingers / self.frames if self.frames else 0.0
+
+    def with_frame(self, zingers: int, beam: Beam | None) -> Found:
+        """Return the same with one more frame."""
+        drift = 0.0 if beam is None else beam.level - 1
+        return replace(
+            self,
+            frames=self.frames + 1,
+            zingers=self.zingers + zingers,
+            beam=beam,
+            most_drift=max(self.most_drift, drift, key=abs),
+            obstructed=self.obstructed + (beam is not None and beam.obstructed),
+        )
 
 
 class Preparation:
@@ -50,7 +87,27 @@ class Preparation:
         self.dark_flat = (
             DarkFlat.borrowed(dark_flat) if dark_flat else DarkFlat(geometry.n_v, geometry.n_u, saturation=saturation)
         )
-        self.corrections = corrections or Corrections()
+        self.corrections = wanted = corrections or Corrections()
+        self.found = Found()
+        self.revision = 0
+        """Grows when projections filtered before would now come out otherwise: when rings are known better."""
+        require_columns(wanted.air_columns, geometry.n_u)
+        self._phase = (
+            make_phase_filter(
+                geometry,
+                delta_beta=wanted.delta_beta,
+                energy_kev=wanted.energy_kev,
+                propagation_mm=wanted.propagation_mm,
+            )
+            if wanted.delta_beta and wanted.energy_kev is not None
+            else None
+        )
+        self._rings = (
+            RingEstimate(geometry.n_v, geometry.n_u, width=wanted.ring_width, projections=wanted.ring_projections)
+            if wanted.ring_width
+            else None
+        )
+        self._rings_of = self.dark_flat.revision
         self._margins = margins
         self._filter_name, self._filter_cutoff = filter, filter_cutoff
         self.set_geometry(geometry)
@@ -59,6 +116,9 @@ class Preparation:
         """Filter for another geometry of the same detector from now on."""
         self._virtual = virtual_detector(geometry)
         self._filter = make_filter(widened(geometry, self._margins), self._filter_name, cutoff=self._filter_cutoff)
+        if self._rings is not None:
+            centre = geometry.detector_matrices(np.zeros(1))[0, :, 3]
+            self._rings.axis_u = float(centre[0] / centre[2])
 
     def filtered(
         self, counts: np.ndarray, info: FrameInfo, row_weight: np.ndarray | None = None
@@ -67,8 +127,7 @@ class Preparation:
 
         row_weight: (n_u,), this projection's share of the lines that others measure too (Parker); before the filter.
         """
-        reference = self.dark_flat.reference_at(time_s=info.time_s, acquisition=info.acquisition)
-        line_integrals, clipped = attenuation(counts, reference)
+        line_integrals, clipped = self.line_integrals(counts, info)
         if self._virtual is not None:
             line_integrals = self._virtual.seen(line_integrals)
         if row_weight is not None:
@@ -76,3 +135,38 @@ class Preparation:
         if any(self._margins):
             line_integrals = np.pad(line_integrals, ((0, 0), self._margins))
         return filtered(line_integrals, self._filter), clipped
+
+    def line_integrals(self, counts: np.ndarray, info: FrameInfo) -> tuple[np.ndarray, float]:
+        """Take raw counts (n_v, n_u) to corrected line integrals, float32, and say what fraction was clipped.
+
+        Zingers go first, for a zinger in the air is no drift; rings last, for they are what the rest leaves.
+        """
+        wanted = self.corrections
+        reference = self.dark_flat.reference_at(time_s=info.time_s, acquisition=info.acquisition)
+        values, clipped = transmission(counts, reference)
+        zingers = remove_zingers(values, wanted.zinger_threshold) if wanted.zinger_threshold else 0
+        beam = beam_of(values, wanted.air_columns) if wanted.air_columns else None
+        if beam is not None:
+            level_out(values, beam, wanted.air_columns)
+        if self._phase is not None:
+            values = retrieved(values, self._phase)
+        else:
+            np.log(values, out=values)
+            np.negative(values, out=values)
+        if wanted.hardening:
+            values = linearised(values, wanted.hardening)
+        if self._rings is not None:
+            self._take_out_rings(self._rings, values, info.acquisition)
+        self.found = self.found.with_frame(zingers, beam)
+        return values, clipped
+
+    def _take_out_rings(self, rings: RingEstimate, values: np.ndarray, acquisition: int) -> None:
+        if self._rings_of != self.dark_flat.revision:
+            # Other flats leave other rings.
+            rings.forget()
+            self._rings_of = self.dark_flat.revision
+        stage = rings.stage
+        rings.update(values, acquisition)
+        self.revision += rings.stage > stage
+        if rings.correction is not None:
+            values -= rings.correction

@@ -1,0 +1,92 @@
+"""Take out zingers: bright spots of a pixel or three that a stray photon or cosmic ray leaves in one frame.
+
+A pixel is a zinger when it exceeds all sixteen pixels at a distance of two, and by more than noise explains. Edges,
+lines and slits of the sample go on to at least one of these sixteen, so they stay, however sharp they are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+REACH = 2
+"""Distance, in pixels, of the ring of pixels compared with: the light of one hit spreads over up to three pixels."""
+OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+
+
+def remove_zingers(transmission: np.ndarray, threshold: float) -> int:
+    """Replace zingers of a transmission, float32 (n_v, n_u) above 0, in place by the median around; return how many.
+
+    threshold: excess, as part of the flat, from which on a pixel of air is a zinger. In the sample's shadow it falls
+    with the square root of the transmission, as the noise of photons does, as far as its own square: with fewer photons
+    than that, the excess of one is no rare event.
+    """
+    return int(_remove(transmission, np.float32(threshold)))
+
+
+@njit(**OPTIONS)
+def _remove(transmission, threshold):
+    n_v, n_u = transmission.shape
+    size = 2 * REACH + 1
+    # Rows as they came, with zeros around the frame: whatever is inside exceeds those.
+    rows = np.zeros((size, n_u + 2 * REACH), np.float32)
+    for v in range(min(REACH, n_v)):
+        rows[v, REACH : REACH + n_u] = transmission[v]
+    found = 0
+    for v in range(n_v):
+        # Row v + k lies in buffer (v + k) modulo 5.
+        last = rows[(v + 2) % size]
+        if v + 2 < n_v:
+            last[REACH : REACH + n_u] = transmission[v + 2]
+        else:
+            last[:] = 0
+        first, second, middle, fourth = rows[(v - 2) % size], rows[(v - 1) % size], rows[v % size], rows[(v + 1) % size]
+        in_row = _count(first, second, middle, fourth, last, threshold, n_u)
+        if in_row:
+            found += in_row
+            for u in range(n_u):
+                if _is_zinger(first, second, middle, fourth, last, threshold, u):
+                    transmission[v, u] = _median_around(rows, v, u, n_v, n_u)
+    return found
+
+
+@njit(**OPTIONS)
+def _count(first, second, middle, fourth, last, threshold, n_u):
+    found = np.int32(0)
+    for u in range(n_u):
+        found += np.int32(1) if _is_zinger(first, second, middle, fourth, last, threshold, u) else np.int32(0)
+    return found
+
+
+@njit(forceinline=True, **OPTIONS)
+def _higher(a, b):
+    return a if a > b else b
+
+
+@njit(forceinline=True, **OPTIONS)
+def _is_zinger(first, second, middle, fourth, last, threshold, u):
+    """Say whether the pixel at column u of the middle one of five rows exceeds the ring around it by too much."""
+    top = _higher(_higher(_higher(first[u], first[u + 1]), _higher(first[u + 2], first[u + 3])), first[u + 4])
+    bottom = _higher(_higher(_higher(last[u], last[u + 1]), _higher(last[u + 2], last[u + 3])), last[u + 4])
+    left = _higher(_higher(second[u], middle[u]), fourth[u])
+    right = _higher(_higher(second[u + 4], middle[u + 4]), fourth[u + 4])
+    around = _higher(_higher(top, bottom), _higher(left, right))
+    excess = middle[u + 2] - around
+    square = threshold * threshold
+    # Nothing around, in the least of frames, is nothing to compare with.
+    return (around > 0) & (excess > 0) & (excess * excess > square * _higher(around, square))
+
+
+@njit(**OPTIONS)
+def _median_around(rows, v, u, n_v, n_u):
+    """Return the median of those pixels at a distance of two that lie inside the frame; the rows as in `_remove`."""
+    size = 2 * REACH + 1
+    values = np.empty(size * size, np.float32)
+    n = 0
+    for dv in range(-REACH, REACH + 1):
+        for du in range(-REACH, REACH + 1):
+            on_ring = max(abs(dv), abs(du)) == REACH
+            if on_ring and 0 <= v + dv < n_v and 0 <= u + du < n_u:
+                values[n] = rows[(v + dv) % size, u + du + REACH]
+                n += 1
+    return np.median(values[:n])
