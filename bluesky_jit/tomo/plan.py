@@ -45,11 +45,7 @@ class Plan:
     def quantitative(self) -> bool:
         """Say whether every line through the field of view counts once, so that images hold true values."""
         scan = self.view.short_scan
-        if scan is None:
-            return self.arc.closed
-        lacking = scan.length_rad - self.arc.length_rad
-        # One projection may lack at the ends, where short-scan weights fade to nothing.
-        return self.arc.closed or lacking <= 1.5 * self.arc.spacing_rad
+        return self.arc.closed if scan is None else scan.is_covered_by(self.arc)
 
     def covers_all(self, n_projections: int) -> bool:
         """Say whether images are quantitative and have no wide gap, unless the window is full."""

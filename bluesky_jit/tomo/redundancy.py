@@ -13,6 +13,9 @@ import numpy as np
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
 from bluesky_jit.tomo.weights import SEAM_RAD, Arc
 
+END_STEPS = 1.5
+"""Steps by which a short scan may differ at either end: a lost projection, and half a step of an unsteady stage."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShortScan:
@@ -21,12 +24,14 @@ class ShortScan:
     start_rad: float
     length_rad: float
 
-    def agrees_with(self, other: ShortScan | None, tolerance_rad: float) -> bool:
-        """Say whether another one begins and ends at the same angles, within a tolerance."""
-        if other is None:
-            return False
-        shift = np.mod(self.start_rad - other.start_rad + np.pi, 2 * np.pi) - np.pi
-        return abs(shift) <= tolerance_rad and abs(shift + self.length_rad - other.length_rad) <= tolerance_rad
+    def differences_rad(self, other: Arc | ShortScan) -> tuple[float, float]:
+        """Return how much another arc leaves out at the beginning and at the end; below 0 where it goes further."""
+        begin = float(np.mod(other.start_rad - self.start_rad + np.pi, 2 * np.pi) - np.pi)
+        return begin, self.length_rad - begin - other.length_rad
+
+    def is_covered_by(self, arc: Arc) -> bool:
+        """Say whether an arc has every projection that counts: those at the ends count next to nothing."""
+        return arc.closed or max(self.differences_rad(arc)) <= END_STEPS * arc.spacing_rad
 
 
 def shortest_arc(geometry: Geometry) -> float:
@@ -70,7 +75,9 @@ def short_scan_of(
     if found.length_rad < shortest_arc(geometry):
         return None
     # Where the stage does not keep its steps exactly, the arc moves a little with every projection.
-    return present if present is not None and found.agrees_with(present, arc.spacing_rad) else found
+    if present is not None and max(map(abs, present.differences_rad(found))) <= END_STEPS * arc.spacing_rad:
+        return present
+    return found
 
 
 def row_weight(geometry: Geometry, angle_rad: float, scan: ShortScan | None) -> np.ndarray | None:
