@@ -25,6 +25,10 @@ POSITIVE = {
     "learn": ("batch", "patch", "buffer"),
 }
 """Settings that must be above 0."""
+NOT_NEGATIVE = {"tomo": ("zinger_threshold", "air_columns", "delta_beta", "ring_width")}
+"""Settings that must not be below 0, which leaves what they set out."""
+PARTS = {"tomo": ("filter_cutoff",)}
+"""Settings that are a part of something: above 0 and at most 1."""
 HIGHEST_PORT = 65535
 
 
@@ -74,6 +78,26 @@ class TomoSettings:
     """Counts at which a pixel is full; 4095 for a camera of 12 bits."""
     filter: Literal["ram-lak", "shepp-logan", "cosine", "hann"] = "ram-lak"
     """Ramp filter; from left to right less noise and less detail."""
+    filter_cutoff: float = 1.0
+    """Highest frequency that the filter lets pass, as part of the detector's (Nyquist)."""
+    zinger_threshold: float = 0.0
+    """Excess over the pixels around, as part of the flat, from which on a pixel is a zinger; 0.1 suits most detectors.
+    0: zingers stay."""
+    air_columns: int = 0
+    """Columns at each side of the detector that see no sample in any projection: the beam's drift is read there. 0: it
+    is not corrected."""
+    delta_beta: float = 0.0
+    """δ/β of the sample's material for Paganin's phase retrieval, which smooths; a few 100 for light materials. 0: no
+    phase retrieval."""
+    energy_kev: float | None = None
+    """Photon energy, for runs whose start document does not say; for phase retrieval only."""
+    propagation_mm: float | None = None
+    """From the sample to the detector, for phase retrieval in a parallel beam; a cone's follows from its geometry."""
+    hardening: tuple[float, ...] = ()
+    """Coefficients c1, c2, … of c1·p + c2·p² + …, which takes measured line integrals p to those of one energy. Empty:
+    they are right."""
+    ring_width: int = 0
+    """Pixels of the widest ring that is taken out, up to a fifth of the detector; 5 suits most. 0: rings stay."""
     kernel: Literal["auto", "cuda", "numba", "reference", "astra"] = "auto"
     """What backprojects; `auto`: `cuda` on a GPU that can, else `numba`. For checks, and far too slow for live use:
     `reference`, plain NumPy, exact, and `astra`, the ASTRA toolbox on a GPU."""
@@ -275,6 +299,10 @@ def _require_fit(section: str, key: str, value: Any, place: str) -> None:
         raise ValueError(f"{place} is {value}: give a finite number")
     if key in POSITIVE.get(section, ()) and value <= 0:
         raise ValueError(f"{place} is {value}: give a number above 0")
+    if key in NOT_NEGATIVE.get(section, ()) and value < 0:
+        raise ValueError(f"{place} is {value}: give a number above 0, or 0 to leave it out")
+    if key in PARTS.get(section, ()) and not 0 < value <= 1:
+        raise ValueError(f"{place} is {value}: give a number above 0 and at most 1")
     if key.endswith("_port") and not 0 <= value <= HIGHEST_PORT:
         raise ValueError(f"{place} is {value}: give a port from 0 to {HIGHEST_PORT}")
 
@@ -289,6 +317,12 @@ def _converted(value: Any, kind: Any, place: str) -> Any:
         if value not in get_args(kind):
             raise ValueError(f"{place} is {value!r}: give one of {', '.join(map(str, get_args(kind)))}")
         return value
+    if get_origin(kind) is tuple:
+        items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+        try:
+            return tuple(get_args(kind)[0](item) for item in items)
+        except (TypeError, ValueError):
+            raise ValueError(f"{place} is {value!r}: give numbers, like [1.0, 0.05] or 1.0,0.05") from None
     if kind is bool and isinstance(value, str):
         words = {
             "1": True,
