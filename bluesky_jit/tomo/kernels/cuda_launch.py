@@ -56,10 +56,11 @@ class Launch:
 def _rays(matrices: np.ndarray, grids: tuple[Grid, ...], rows: int, columns: int) -> np.ndarray:
     """Return float32 (n_grids, n, 3, 4), made in float64."""
     n, n_grids = len(matrices), len(grids)
+    steps = np.array([(grid.x_step, grid.y_step, grid.z_step) for grid in grids])
+    middle = np.array([size // 2 for size in reversed(grids[0].shape)], dtype=np.float64)
     frames = np.zeros((4, n_grids, 4))
-    for g, grid in enumerate(grids):
-        frames[:3, g, 0] = grid.points_of(np.array([[size // 2 for size in grid.shape]]))[0]
-        frames[:3, g, 1:] = grid.steps[::-1].T
+    frames[:3, :, 0] = (np.array([grid.origin for grid in grids]) + middle @ steps).T
+    frames[:3, :, 1:] = steps.transpose(2, 0, 1)
     frames[3, :, 0] = 1
     rays = (matrices.reshape(n * 3, 4) @ frames.reshape(4, n_grids * 4)).reshape(n, 3, n_grids, 4)
     # Matrices count pixels without the border, which is one pixel wide.
