@@ -231,7 +231,14 @@ class SessionStatus:
     recon_time_ms: float = math.nan
     latency_ms: float = math.nan
     clipped_fraction: float = 0.0
+    zingers_per_frame: float = 0.0
+    beam_level: float = math.nan
+    """The newest projection's beam, as part of the flats'."""
     axis_offset_mm: float = 0.0
+    axis_estimate_mm: float = math.nan
+    axis_column: float = math.nan
+    axis_confidence: float = 0.0
+    axis_reason: str = ""
     angle_source: str = ""
     learning: Learning = field(default_factory=Learning)
     message: str = ""
@@ -240,11 +247,12 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOpened:
-    """Tell the sinks that a run is being reconstructed, and how."""
+    """Tell the sinks that a run is being reconstructed, and how; corrections: those that are made, with their values."""
 
     start: RunStart
     geometry: Geometry
     settings: dict[str, Any]
+    corrections: dict[str, Any] = field(default_factory=dict)
 
 
 SinkMessage = RunOpened | Update | SessionStatus | RunStop

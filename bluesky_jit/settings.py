@@ -98,6 +98,9 @@ class TomoSettings:
     they are right."""
     ring_width: int = 0
     """Pixels of the widest ring that is taken out, up to a fifth of the detector; 5 suits most. 0: rings stay."""
+    axis: Literal["given", "estimate", "track"] = "given"
+    """Rotation axis. `given`: where the run or `geometry.axis_offset_mm` says. `estimate`: moved once to where the
+    projections show it, as soon as that is sure. `track`: moved after every turn."""
     kernel: Literal["auto", "cuda", "numba", "reference", "astra"] = "auto"
     """What backprojects; `auto`: `cuda` on a GPU that can, else `numba`. For checks, and far too slow for live use:
     `reference`, plain NumPy, exact, and `astra`, the ASTRA toolbox on a GPU."""

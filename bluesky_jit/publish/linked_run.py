@@ -125,6 +125,7 @@ def _metadata(opened: RunOpened) -> dict[str, Any]:
         "raw_plan_name": opened.start.plan_name,
         "scan_id": opened.start.scan_id,
         "geometry": opened.geometry.to_metadata(),
+        "corrections": opened.corrections,
         "settings": json.loads(canonical),
         "settings_digest": hashlib.sha256(canonical.encode()).hexdigest()[:16],
         "versions": {"bluesky_jit": version("bluesky-jit")},
@@ -179,9 +180,16 @@ def _scalars(status: SessionStatus) -> dict[str, Any]:
         "updates_per_s": float(status.updates_per_s),
         "latency_ms": float(status.latency_ms),
         "recon_time_ms": float(status.recon_time_ms),
+        "clipped_fraction": float(status.clipped_fraction),
+        "zingers_per_frame": float(status.zingers_per_frame),
+        "beam_level": float(status.beam_level),
         "frames_received": status.frames_received,
         "frames_lost": status.frames_lost,
         "turns": float(status.turns),
+        "axis_offset_mm": float(status.axis_offset_mm),
+        "axis_estimate_mm": float(status.axis_estimate_mm),
+        "axis_column": float(status.axis_column),
+        "axis_confidence": float(status.axis_confidence),
     }
 
 

@@ -28,6 +28,7 @@ def obey(session: Session, control: Control) -> None:
             raise ValueError(
                 f"AxisOffset was given {control.value} mm, but there is no run yet whose axis could be moved"
             )
+        run.axis_by_hand = True
         run.reconstruction.set_axis_offset(float(control.value))
     else:
         raise ValueError(f"{control.name} is not a control: see docs/reference/pvs.md")

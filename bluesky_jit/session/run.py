@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from bluesky_jit.intake.frames import RunFrames
-from bluesky_jit.intake.setup import angles_per_turn_of, geometry_of, planned_arc_rad_of, window_length_of
+from bluesky_jit.intake.setup import angles_per_turn_of, corrections_of, geometry_of, planned_arc_rad_of, window_length_of
 from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
 from bluesky_jit.session.learner import Learner
 from bluesky_jit.settings import Settings
+from bluesky_jit.tomo.axis import AxisEstimate
+from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid, Vector
@@ -33,11 +37,20 @@ class LiveRun:
         """The last slices are on their way to the sinks: written by slices."""
         self._dark_flat = dark_flat
         self.geometry: Geometry | None = None
+        self.corrections = Corrections()
         self.reconstruction: Reconstructor | None = None
         self.learner: Learner | None = None
         self.learning_problem = ""
         """Why nothing is learned in this run."""
         self.angle_source = ""
+        self.axis: AxisEstimate | None = None
+        """What is known of the rotation axis: written by axis, as is the next one."""
+        self.axis_told = False
+        """People know that the axis in use is not where it is estimated."""
+        self.axis_settled = False
+        """No more estimates will come: written by the session."""
+        self.axis_by_hand = False
+        """Somebody has moved the axis: written by controls."""
         self.told: set[str] = set()
         """What intake has already said of this run."""
 
@@ -63,6 +76,10 @@ class LiveRun:
         self.angles_per_turn = angles_per_turn_of(tomo, settings.tomo.angles_per_turn)
         geometry = geometry_of(tomo, settings.geometry, frame_shape)
         self.voxel_mm = settings.slices.voxel_mm or geometry.voxel_mm
+        period = round(self.angles_per_turn * geometry.period_rad / (2 * np.pi))
+        self.corrections = corrections_of(
+            tomo, settings.tomo, ring_projections=min(period, self.start.expected_projections or period)
+        )
         reconstruction = FilteredBackprojection(
             geometry,
             n_projections=window_length_of(
@@ -72,6 +89,8 @@ class LiveRun:
             planned_arc_rad=planned_arc_rad_of(tomo, self.angles_per_turn, self.start.expected_projections),
             memory_gb=settings.tomo.memory_gb,
             filter=settings.tomo.filter,
+            filter_cutoff=settings.tomo.filter_cutoff,
+            corrections=self.corrections,
             kernel=settings.tomo.kernel,
             dark_flat=self._dark_flat,
             saturation=settings.tomo.saturation_counts,

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PREVIEW_EVERY_S = 1.0
 IDLE_S = 0.05
+AXIS_PATIENCE_S = 3.0
+"""How long a run's last slices wait for its axis: several times what an estimate takes."""
 
 
 class Slices:
@@ -49,6 +51,9 @@ class Slices:
                 self._session.stopping.wait(max(0.0, next_at - time.monotonic()))
             next_at = time.monotonic() + 1 / self._session.settings.slices.updates_per_s
             seen = version
+            if last:
+                # The axis may still move.
+                self._session.wait_for_axis(run, AXIS_PATIENCE_S)
             try:
                 self.refresh(run, with_preview=last)
             finally:

@@ -22,6 +22,7 @@ from bluesky_jit.messages import (
     SinkMessage,
     Update,
 )
+from bluesky_jit.session.axis_stage import AxisWatch
 from bluesky_jit.session.controls import obey
 from bluesky_jit.session.couplings import Inbox, Outbox
 from bluesky_jit.session.health import Stage
@@ -39,6 +40,8 @@ STALE_S = 10.0
 JOIN_S = 5.0
 LEARNING_STAGES = {"pairs", "trainer"}
 """Without them slices stay raw, and the session goes on."""
+AXIS_STAGE = "axis"
+"""Without it the axis stays where it is."""
 RANK = {"NO_ALARM": 0, "MINOR": 1, "MAJOR": 2, "INVALID": 3}
 """A run's worst problem stays in the status; the log has them all."""
 
@@ -88,6 +91,7 @@ class Session:
             "intake": (Intake(self).loop, False),
             "slices": (Slices(self).loop, False),
             "publish": (Publishing(self).loop, False),
+            AXIS_STAGE: (AxisWatch(self).loop, True),
         }
         if self.settings.learn.enabled:
             loops |= {"pairs": (PairMaker(self).loop, True), "trainer": (Training(self).loop, True)}
@@ -178,6 +182,19 @@ class Session:
         with self._changed:
             return self._changed.wait_for(lambda: run.closed or self.stopping.is_set(), timeout_s)
 
+    def settle_axis(self, run: LiveRun) -> None:
+        """Say that a run's axis will not move any more by itself."""
+        with self._changed:
+            run.axis_settled = True
+            self._changed.notify_all()
+
+    def wait_for_axis(self, run: LiveRun, timeout_s: float) -> None:
+        """Wait until the estimates of a run's axis have come to an end, if they will."""
+        if any(stage.lost for stage in self._stages if stage.name == AXIS_STAGE):
+            return
+        with self._changed:
+            self._changed.wait_for(lambda: run.axis_settled or self.stopping.is_set(), timeout_s)
+
     def frames_changed(self) -> None:
         """Wake the slices: there are new projections."""
         self._last_frame_s = time.time()
@@ -250,11 +267,12 @@ class Session:
             "severity": problem.severity if problem else "NO_ALARM",
         }
         lost = {stage.name for stage in self._stages if stage.lost}
-        failed = bool(lost - LEARNING_STAGES)
+        failed = bool(lost - LEARNING_STAGES - {AXIS_STAGE})
         if run is None:
             return SessionStatus(state="failed" if failed else "idle", learning=self._no_learning(), **common)
         ledger = run.frames.ledger
         reconstruction = run.reconstruction
+        found = reconstruction.found if reconstruction else None
         latest = self._latest.get(("XY", "raw"))
         projections = ledger.count("projection")
         state = "idle" if run.closed else "stale" if now - self._last_frame_s > STALE_S else "running"
@@ -273,7 +291,13 @@ class Session:
             recon_time_ms=self.recon_time_ms,
             latency_ms=latest.latency_ms if latest else float("nan"),
             clipped_fraction=reconstruction.clipped_fraction if reconstruction else 0.0,
+            zingers_per_frame=found.zingers_per_frame if found else 0.0,
+            beam_level=found.beam.level if found and found.beam else float("nan"),
             axis_offset_mm=reconstruction.geometry.axis_offset_mm if reconstruction else 0.0,
+            axis_estimate_mm=run.axis.offset_mm if run.axis else float("nan"),
+            axis_column=run.axis.column if run.axis else float("nan"),
+            axis_confidence=run.axis.confidence if run.axis else 0.0,
+            axis_reason=run.axis.reason if run.axis else "",
             angle_source=run.angle_source,
             learning=run.learner.learning(paused=self.paused)
             if run.learner and not self.learning_is_lost

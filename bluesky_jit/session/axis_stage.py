@@ -1,0 +1,93 @@
+"""The axis loop: where the rotation axis is, estimated once a turn beside the slices."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from bluesky_jit.messages import Problem
+from bluesky_jit.session.run import LiveRun
+from bluesky_jit.tomo.axis import AxisEstimate
+from bluesky_jit.tomo.axis_track import AxisTracker
+from bluesky_jit.tomo.reconstructor import Reconstructor
+
+if TYPE_CHECKING:
+    from bluesky_jit.session.wiring import Session
+
+IDLE_S = 0.05
+SHORTEST_S = 2.0
+"""Fast turns are not all looked at: the estimate stays a small part of a core."""
+WORTH_SAYING_PX = 0.5
+"""An axis that is further off than this widens edges by more than a voxel."""
+SETTLED_PX = 0.05
+"""The axis is not moved by less: every move makes all slices anew."""
+
+
+class AxisWatch:
+    """Estimate the axis of a run, tell people, and move it where the settings say so.
+
+    "given": never; "estimate": once, as soon as an estimate can be trusted; "track": after every turn. Somebody who
+    moves the axis by hand has the last word in that run.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._run: LiveRun | None = None
+        self._tracker = AxisTracker()
+        self._looked_at = 0
+        self._next_s = 0.0
+        self._moved = False
+
+    def loop(self) -> None:
+        seen = -1
+        while not self._session.stopping.is_set():
+            seen = self._session.wait_for_frames(seen, IDLE_S)
+            run = self._session.run
+            if run is not None and not run.axis_settled:
+                self.look(run)
+
+    def look(self, run: LiveRun) -> None:
+        """Estimate the axis if it is due; after a run's last projection it is settled."""
+        if run is not self._run:
+            self._run, self._tracker, self._looked_at, self._next_s, self._moved = run, AxisTracker(), 0, 0.0, False
+        last, reconstruction = run.drained, run.reconstruction
+        try:
+            if reconstruction is not None and reconstruction.ready and self._is_due(run, reconstruction, last=last):
+                self._looked_at = run.frames.ledger.count("projection")
+                run.axis = self._tracker.update(reconstruction.estimate_axis())
+                self._next_s = time.monotonic() + SHORTEST_S
+                self._act(run, reconstruction, run.axis)
+        finally:
+            if last:
+                self._session.settle_axis(run)
+
+    def _is_due(self, run: LiveRun, reconstruction: Reconstructor, *, last: bool) -> bool:
+        new = run.frames.ledger.count("projection") - self._looked_at
+        if last:
+            return new > 0 and (self._looked_at == 0 or new >= run.angles_per_turn / 2)
+        if not reconstruction.complete or time.monotonic() < self._next_s:
+            return False
+        return self._looked_at == 0 or new >= run.angles_per_turn
+
+    def _act(self, run: LiveRun, reconstruction: Reconstructor, estimate: AxisEstimate) -> None:
+        if not estimate.trusted:
+            return
+        geometry = reconstruction.geometry
+        off_px = abs(estimate.offset_mm - geometry.axis_offset_mm) / geometry.voxel_mm
+        mode = self._session.settings.tomo.axis
+        if not run.axis_by_hand and (mode == "track" or (mode == "estimate" and not self._moved)):
+            self._moved = True
+            if off_px > SETTLED_PX:
+                reconstruction.set_axis_offset(estimate.offset_mm)
+                self._session.wake()
+        elif off_px > WORTH_SAYING_PX and not run.axis_told:
+            run.axis_told = True
+            self._session.report(Problem(text=_off(estimate, geometry.axis_offset_mm, off_px), run_uid=run.uid))
+
+
+def _off(estimate: AxisEstimate, offset_mm: float, off_px: float) -> str:
+    return (
+        f"the rotation axis is estimated at {estimate.offset_mm:.4f} mm (column {estimate.column:.2f}, confidence "
+        f"{estimate.confidence:.2f}), {off_px:.1f} pixels from the {offset_mm:.4f} mm in use: put it to AxisOffset, or "
+        'set tomo.axis = "estimate"'
+    )
