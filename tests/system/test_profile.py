@@ -18,11 +18,11 @@ from tiled.server import SimpleTiledServer
 
 from bluesky_jit.cli.simulated import SimulatedBeamline
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 PROFILE = Path(__file__).parents[2] / "profile_collection"
-START_S = 60
-SCAN_S = 60
+START_S = 120
+SCAN_S = 120
 
 
 class Terminal:
@@ -126,7 +126,6 @@ def test_scans_and_finds_the_run_in_the_catalog(sim: Any, tmp_path: Path) -> Non
             terminal.leave()
 
 
-@pytest.mark.timeout(240)
 def test_the_denoised_slices_of_a_run_are_found_by_its_uid(tmp_path: Path) -> None:
     with SimulatedBeamline(tmp_path / "beamline", ioc_options=("--rows", "48", "--columns", "64")) as beamline:
         beamline.serve().wait_until_ready(START_S)

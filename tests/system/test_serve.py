@@ -26,10 +26,10 @@ from simulated_run import ANGLES, GEOMETRY, PHANTOM, emit_run, frames
 from bluesky_jit.intake.wire import DocumentPublisher
 from bluesky_jit.tomo.grid import Grid
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ca_repeater")]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ca_repeater"), pytest.mark.timeout(400)]
 
-LISTENS_S = 20.0
-SOON_S = 30.0
+LISTENS_S = 60.0
+SOON_S = 90.0
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Session:
             publisher.close()
 
     def ca(self, name: str) -> Any:
-        return ca.read(self.ports.prefix + name, repeater=False, timeout=5).data
+        return ca.read(self.ports.prefix + name, repeater=False, timeout=20).data
 
     def text(self, name: str) -> str:
         """Return what a PV says: a string, the word of an enum, or a long string."""
@@ -99,16 +99,16 @@ class Session:
         return bytes(bytearray(data)).decode("latin-1")
 
     def write(self, name: str, value: Any) -> None:
-        ca.write(self.ports.prefix + name, value, notify=True, repeater=False, timeout=5)
+        ca.write(self.ports.prefix + name, value, notify=True, repeater=False, timeout=20)
 
     def value(self, name: str) -> Any:
         """Return a scalar by pvAccess."""
-        value: Any = self._pva.get(self.ports.prefix + name, timeout=5)
+        value: Any = self._pva.get(self.ports.prefix + name, timeout=20)
         return value["value"]
 
     def image(self, name: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Return an image (ny, nx) by pvAccess, with its attributes."""
-        value: Any = self._pva.get(f"{self.ports.prefix}{name}:Image", timeout=5)
+        value: Any = self._pva.get(f"{self.ports.prefix}{name}:Image", timeout=20)
         sizes = [int(dimension["size"]) for dimension in value["dimension"]]
         return np.asarray(value["value"]).reshape(sizes[::-1]), {a["name"]: a["value"] for a in value["attribute"]}
 
@@ -255,7 +255,7 @@ def test_it_says_where_the_pvs_are_when_their_ports_are_taken(ca_repeater: None)
             assert ca_port != ports.ca
             assert pva_port != ports.pva
             for port in (ca_port, pva_port):
-                socket.create_connection((LOOPBACK, port), timeout=5).close()
+                socket.create_connection((LOOPBACK, port), timeout=20).close()
         finally:
             session.stop()
 

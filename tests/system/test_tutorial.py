@@ -13,11 +13,11 @@ import pytest
 
 from bluesky_jit.cli.simulated import SimulatedBeamline
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "your-own-script.md"
 SCRIPTS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-SCRIPT_S = 100.0
+SCRIPT_S = 250.0
 
 
 @pytest.fixture(scope="module")
