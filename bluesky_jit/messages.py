@@ -247,7 +247,7 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOpened:
-    """Tell the sinks that a run is being reconstructed, and how; corrections: those that are made, with their values."""
+    """Tell the sinks that a run is being reconstructed, and how; corrections: those made, with their values."""
 
     start: RunStart
     geometry: Geometry

@@ -1,4 +1,4 @@
-"""Make the geometry of a run from its metadata, and from the settings where the run is silent."""
+"""Say how a run is to be reconstructed: by its metadata, and by the settings where the run is silent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from bluesky_jit.settings import GeometrySettings
+from bluesky_jit.settings import GeometrySettings, TomoSettings
+from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, ParallelGeometry
 
 KINDS = ("cone", "parallel")
@@ -42,6 +43,21 @@ def angles_per_turn_of(tomo: Mapping[str, Any], setting: int | None) -> int:
             "or set tomo.angles_per_turn"
         )
     return int(n)
+
+
+def corrections_of(tomo: Mapping[str, Any], settings: TomoSettings, *, ring_projections: int) -> Corrections:
+    """Return what is corrected in a run's frames; ring_projections: as many as show rings from all sides."""
+    energy = tomo.get("energy_kev")
+    return Corrections(
+        zinger_threshold=settings.zinger_threshold,
+        air_columns=settings.air_columns,
+        delta_beta=settings.delta_beta,
+        energy_kev=settings.energy_kev if energy is None else _number("energy_kev", energy),
+        propagation_mm=settings.propagation_mm,
+        hardening=settings.hardening,
+        ring_width=settings.ring_width,
+        ring_projections=ring_projections if settings.ring_width else 0,
+    )
 
 
 def planned_arc_rad_of(tomo: Mapping[str, Any], angles_per_turn: int, expected_projections: int | None) -> float | None:

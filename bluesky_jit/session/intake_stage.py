@@ -179,7 +179,14 @@ class Intake:
             session.report(Problem(text=text, run_uid=run.uid))
         run.prepare(frame_shape)
         if run.geometry is not None:
-            session.outbox.put(RunOpened(start=run.start, geometry=run.geometry, settings=session.settings.to_dict()))
+            session.outbox.put(
+                RunOpened(
+                    start=run.start,
+                    geometry=run.geometry,
+                    settings=session.settings.to_dict(),
+                    corrections=run.corrections.to_metadata(),
+                )
+            )
         if session.settings.learn.enabled:
             try:
                 run.start_learning()

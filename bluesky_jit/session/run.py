@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from bluesky_jit.intake.frames import RunFrames
-from bluesky_jit.intake.setup import angles_per_turn_of, corrections_of, geometry_of, planned_arc_rad_of, window_length_of
+from bluesky_jit.intake.setup import (
+    angles_per_turn_of,
+    corrections_of,
+    geometry_of,
+    planned_arc_rad_of,
+    window_length_of,
+)
 from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
 from bluesky_jit.session.learner import Learner
 from bluesky_jit.settings import Settings

@@ -13,6 +13,7 @@ from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Priority
+from bluesky_jit.tomo.prepare import Found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,9 @@ class Reconstructor(Protocol):
 
     @property
     def clipped_fraction(self) -> float: ...
+
+    @property
+    def found(self) -> Found: ...
 
     @property
     def complete(self) -> bool: ...
