@@ -37,10 +37,9 @@ def reaches_mm(geometry: SetUp) -> tuple[float, float]:
     left, right, _, _ = _window_mm(geometry)
     bend = np.cos(geometry.axis_tilt_rad) * geometry.curvature
     wobble = geometry.calibration.largest("sample_x_mm") if geometry.calibration else 0.0
-    return (
-        float((left + geometry.axis_offset_mm - wobble) / np.hypot(1, left * bend)),
-        float((right - geometry.axis_offset_mm - wobble) / np.hypot(1, right * bend)),
-    )
+    # The rays to the edges, measured from the central one, meet the circle aslant.
+    aslant = [np.hypot(1, (edge + geometry.axis_offset_mm) * bend) for edge in (-left, right)]
+    return float((left - wobble) / aslant[0]), float((right - wobble) / aslant[1])
 
 
 def tilted_reach_mm(geometry: SetUp) -> float:
@@ -83,8 +82,9 @@ def cylinder_mm(geometry: SetUp) -> tuple[float, float]:
 
 
 def _window_mm(geometry: SetUp) -> tuple[float, float, float, float]:
-    """Return how far the real detector sees left, right, down and up of the central ray, measured at the axis."""
-    centre = geometry.to_real @ [geometry.u_centre, geometry.v_centre, 1.0]
+    """Return how far the real detector sees left, right, down and up of the axis, measured at the axis."""
+    axis_column = geometry.u_centre + geometry.axis_offset_mm / geometry.voxel_mm
+    centre = geometry.to_real @ [axis_column, geometry.v_centre, 1.0]
     reaches = []
     for column, shift in ((0, "detector_u_mm"), (1, "detector_v_mm")):
         step = geometry.to_real[:, column]
