@@ -48,7 +48,7 @@ def jobs_on(
     geometry: Geometry = CONE,
 ) -> Jobs:
     """Ask for grids from these slots, each with an angle and a scale of its own."""
-    chosen = np.array(list(slots))
+    chosen = np.array(list(slots), dtype=np.int64)
     rng = np.random.default_rng(2)
     angles, scales = rng.uniform(0, 2 * np.pi, len(projections.values)), rng.uniform(-1, 1, len(projections.values))
     return Jobs(

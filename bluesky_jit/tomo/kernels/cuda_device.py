@@ -39,14 +39,11 @@ class CupyDevice:
     def __init__(self) -> None:
         # By name: CuPy is an extra, and each version of CUDA has a package of its own.
         self._cupy: Any = import_module("cupy")
+        runtime = self._cupy.cuda.runtime
+        self.name: str = runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
         # The network trains in the default stream, which this one shall not wait for.
         self._stream = self._cupy.cuda.Stream(non_blocking=True)
         self._function = self._cupy.RawModule(code=source()).get_function("backproject")
-
-    @property
-    def name(self) -> str:
-        runtime = self._cupy.cuda.runtime
-        return runtime.getDeviceProperties(runtime.getDevice())["name"].decode()
 
     def free_bytes(self) -> int:
         """Return what the device has free, and what CuPy holds of it unused."""
