@@ -46,6 +46,23 @@ class GeometrySettings:
     """From the source to the detector; cone only."""
     axis_offset_mm: float = 0.0
     """Lab x of the rotation axis, measured at the axis."""
+    axis_tilt_rad: float = 0.0
+    """The rotation axis' turn about lab x, its upper end towards the source (laminography)."""
+    detector_u_mm: float = 0.0
+    """How far the detector's centre lies, along its columns, from where the central ray hits it."""
+    detector_v_mm: float = 0.0
+    """The same along its rows."""
+    detector_roll_rad: float = 0.0
+    """The detector's turn about the beam, clockwise as the source sees it."""
+    detector_pitch_rad: float = 0.0
+    """The detector's turn about lab x, its upper edge towards the source."""
+    detector_yaw_rad: float = 0.0
+    """The detector's turn about lab z, its last column away from the source."""
+    extended_field: bool = False
+    """Whether the detector stands to one side and sees half of a wide sample; it takes a full turn."""
+    calibration_file: str = ""
+    """CSV file of shifts measured angle by angle: columns `angle_deg` or `angle_rad`, and any of `detector_u_mm`,
+    `detector_v_mm`, `sample_x_mm`, `sample_y_mm`, `sample_z_mm`. Empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +114,7 @@ class TomoSettings:
     """Coefficients c1, c2, … of c1·p + c2·p² + …, which takes measured line integrals p to those of one energy. Empty:
     they are right."""
     ring_width: int = 0
-    """Pixels of the widest ring that is taken out, up to a fifth of the detector; 5 suits most. 0: rings stay."""
+    """Pixels of the widest ring that is taken out, up to a fifth of the detector; 2 or 3 suit most. 0: rings stay."""
     axis: Literal["given", "estimate", "track"] = "given"
     """Rotation axis. `given`: where the run or `geometry.axis_offset_mm` says. `estimate`: moved once to where the
     projections show it, as soon as that is sure. `track`: moved after every turn."""

@@ -18,6 +18,7 @@ from bluesky_jit.beamline.recipe import Recipe
 from bluesky_jit.beamline.series import Plan, Series, tolerant, unconnected
 from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
 from bluesky_jit.beamline.stage import RotationStage
+from bluesky_jit.intake.setup import tomo_block
 from bluesky_jit.settings import GeometrySettings
 
 logger = logging.getLogger(__name__)
@@ -109,13 +110,9 @@ def tomo_metadata(
 ) -> dict[str, Any]:
     """Return the start document's `tomo` block: how to reconstruct the run. None: not known, take it from settings."""
     return {
-        "geometry": geometry and geometry.kind,
+        **(tomo_block(geometry) if geometry else {}),
         "angle_key": camera.angle_key,
         "rotation_axis": stage.name,
-        "axis_offset_mm": geometry and geometry.axis_offset_mm,
-        "pixel_mm": geometry and geometry.pixel_mm,
-        "source_axis_mm": geometry and geometry.source_axis_mm,
-        "source_detector_mm": geometry and geometry.source_detector_mm,
         "energy_kev": energy_kev,
         "exposure_s": recipe.exposure_s,
         "n_angles_per_rotation": recipe.angles_per_turn,

@@ -8,9 +8,10 @@ from typing import Any
 from rich.progress import track
 
 from bluesky_jit.intake.replay import replay
+from bluesky_jit.intake.setup import tomo_block
 from bluesky_jit.intake.sources import StoredScan, open_scan
 from bluesky_jit.intake.wire import DocumentPublisher
-from bluesky_jit.settings import GeometrySettings, Settings
+from bluesky_jit.settings import Settings
 
 LISTENER_S = 5.0
 
@@ -35,18 +36,6 @@ def replay_file(path: Path, settings: Settings, *, rate_hz: float, turns: int) -
         next(bar, None)
     finally:
         publisher.close()
-
-
-def tomo_block(geometry: GeometrySettings) -> dict[str, Any]:
-    """Return the run's metadata block that the settings describe."""
-    block = {
-        "geometry": geometry.kind,
-        "axis_offset_mm": geometry.axis_offset_mm,
-        "pixel_mm": geometry.pixel_mm,
-        "source_axis_mm": geometry.source_axis_mm,
-        "source_detector_mm": geometry.source_detector_mm,
-    }
-    return {key: value for key, value in block.items() if value is not None}
 
 
 def _documents(scan: StoredScan, turns: int) -> int:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, fields
 from typing import Any
 
+from bluesky_jit.intake.calibration_file import read_calibration
 from bluesky_jit.settings import GeometrySettings, TomoSettings
+from bluesky_jit.tomo.calibration import Calibration, calibration_from_metadata
 from bluesky_jit.tomo.corrections import Corrections
-from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, ParallelGeometry
+from bluesky_jit.tomo.geometry import KINDS, Geometry
 
-KINDS = ("cone", "parallel")
+WHAT_IT_IS = ("kind", "n_u", "n_v", "calibration", "extended_field")
+"""Fields of a geometry that are no lengths or angles."""
 
 
 def geometry_of(tomo: Mapping[str, Any], settings: GeometrySettings, frame_shape: tuple[int, int]) -> Geometry:
@@ -18,20 +22,42 @@ def geometry_of(tomo: Mapping[str, Any], settings: GeometrySettings, frame_shape
     kind = tomo.get("geometry") or settings.kind
     if kind not in KINDS:
         raise ValueError(f"tomo.geometry is {kind!r}: give one of {', '.join(KINDS)}")
-    needed = ("pixel_mm",) if kind == "parallel" else ("pixel_mm", "source_axis_mm", "source_detector_mm")
-    values = {name: tomo.get(name) if tomo.get(name) is not None else getattr(settings, name) for name in needed}
+    names = [field.name for field in fields(KINDS[kind]) if field.name not in WHAT_IT_IS]
+    values = {name: getattr(settings, name) if tomo.get(name) is None else tomo[name] for name in names}
     missing = [name for name, value in values.items() if value is None]
     if missing:
         raise ValueError(
             f"the run cannot be reconstructed without {', '.join(missing)}: give them in the run's `tomo` metadata "
             f"or in the settings ({', '.join(f'geometry.{name}' for name in missing)})"
         )
-    offset = tomo.get("axis_offset_mm")
-    numbers = {name: _number(name, value) for name, value in values.items()}
+    numbers: dict[str, Any] = {name: _number(name, value) for name, value in values.items()}
+    extended = tomo.get("extended_field")
     n_v, n_u = frame_shape
-    offset_mm = _number("axis_offset_mm", settings.axis_offset_mm if offset is None else offset)
-    shared = {"n_u": n_u, "n_v": n_v, "axis_offset_mm": offset_mm}
-    return ConeGeometry(**shared, **numbers) if kind == "cone" else ParallelGeometry(**shared, **numbers)  # type: ignore[arg-type]
+    return KINDS[kind](
+        n_u=n_u,
+        n_v=n_v,
+        extended_field=settings.extended_field if extended is None else bool(extended),
+        calibration=_calibration_of(tomo, settings),
+        **numbers,
+    )
+
+
+def tomo_block(settings: GeometrySettings) -> dict[str, Any]:
+    """Return what a start document's `tomo` block says of the set-up that the settings describe."""
+    block: dict[str, Any] = {"geometry" if name == "kind" else name: value for name, value in asdict(settings).items()}
+    del block["calibration_file"]
+    calibration = read_calibration(settings.calibration_file) if settings.calibration_file else None
+    # The measured numbers themselves: nobody need find the file again.
+    return {**block, "calibration": calibration and calibration.to_metadata()}
+
+
+def _calibration_of(tomo: Mapping[str, Any], settings: GeometrySettings) -> Calibration | None:
+    recorded = tomo.get("calibration")
+    if recorded is None:
+        return read_calibration(settings.calibration_file) if settings.calibration_file else None
+    if not isinstance(recorded, Mapping):
+        raise ValueError(f"tomo.calibration is {recorded!r}: give lists of angles_rad and of shifts in mm")
+    return calibration_from_metadata(recorded)
 
 
 def angles_per_turn_of(tomo: Mapping[str, Any], setting: int | None) -> int:
