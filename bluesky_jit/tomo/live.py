@@ -16,6 +16,7 @@ from bluesky_jit.tomo.correct import SATURATION
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.extended import margins_of, widened
+from bluesky_jit.tomo.filling import Filling
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.incremental import RunningImages, SliceChecks
@@ -23,9 +24,8 @@ from bluesky_jit.tomo.jobs import Kernel, Priority
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits
 from bluesky_jit.tomo.plan import Plan, make_plan
-from bluesky_jit.tomo.prepare import Found, FrameInfo, Preparation
+from bluesky_jit.tomo.prepare import Found, Preparation
 from bluesky_jit.tomo.reconstructor import SliceSet
-from bluesky_jit.tomo.redundancy import ShortScan, row_weight, short_scan_of
 from bluesky_jit.tomo.window import Mode, Window, WindowView
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class FilteredBackprojection:
             )
         # Fixed, as the slots are: a new axis offset moves the axis between them.
         self._margins = margins_of(geometry)
-        self._geometry = self._filtered_for = geometry
+        self._geometry = geometry
         self._slot_geometry = widened(geometry, self._margins)
         self._window = Window(
             geometry.n_v,
@@ -89,15 +89,11 @@ class FilteredBackprojection:
             dark_flat=dark_flat,
             saturation=saturation,
         )
-        self._planned_arc_rad = planned_arc_rad
+        self._filling = Filling(geometry, self._window, self._preparation, planned_arc_rad=planned_arc_rad)
         self._moves = 0
         self._n_splits = n_splits
         self._kernel: Kernel = choose(kernel) if isinstance(kernel, str) else kernel
         self._shown = RunningImages(kernel=self._kernel, n_slots=self._window.n_slots)
-        self._stale = False
-        """Darks or flats have come that the window's projections were not filtered with."""
-        self._known = 0
-        """The preparation's revision that the window's projections were filtered at, or an earlier one."""
         self._angle_source: AngleSource = "same stream"
         self._plan: Plan | None = None
 
@@ -183,63 +179,17 @@ class FilteredBackprojection:
                 "(rows, columns): correct n_v and n_u of the geometry, or the detector's region of interest"
             )
         if block.kind == "projection":
-            self._push_projections(block)
-            return
-        if not len(block):
-            return
-        # Not filtered at once: late flats come one by one, and the window takes a second to filter.
-        try:
-            if block.kind == "dark":
-                self.dark_flat.add_darks(block.counts)
-            else:
-                after = self._window.next_acquisition if block.after is None else block.after
-                self.dark_flat.add_flats(block.counts, times_s=block.frame_times_s, after=after)
-            self._stale = True
-        finally:
-            if not self.ready and self._window.view.filtered:
-                # These darks have shown that the flats had no beam: what was filtered with them is worth nothing.
-                self._window.unfilter()
+            self._filling.take_projections(block, self._geometry)
+            self._angle_source = block.angle_source
+        else:
+            self._filling.take_reference(block)
 
     def settle(self, *, drained: bool = False) -> bool:
         """Filter the window's projections again where they would now come out otherwise; return whether they did.
 
-        They do after darks or flats, a move of the axis, when rings are known better, and when what they cover turns
-        out to be part of a turn; drained: no more projections will come. It belongs to the thread that pushes.
+        drained: no more projections will come. It belongs to the thread that pushes.
         """
-        stale = self._takes_new_geometry() or self._stale or self._preparation.revision != self._known
-        self._stale = False
-        view = self._window.view
-        if not (self.ready and len(view)):
-            return False
-        short_scan = short_scan_of(
-            self._plan_of(view).arc,
-            self._geometry,
-            view.angles_rad,
-            view.acquisition,
-            present=view.short_scan,
-            planned_rad=self._planned_arc_rad,
-            drained=drained,
-        )
-        if not stale and short_scan == view.short_scan:
-            return False
-        while True:
-            self._known = self._preparation.revision
-            self._window.refilter(lambda counts, info: self._filtered(counts, info, short_scan), short_scan=short_scan)
-            # On the way rings may have come to be known, and the first projections deserve it too.
-            if self._preparation.revision == self._known:
-                return True
-
-    def _takes_new_geometry(self) -> bool:
-        """Filter for a geometry that was set since; return whether that makes a difference."""
-        geometry = self._geometry
-        if geometry is self._filtered_for:
-            return False
-        self._preparation.set_geometry(geometry)
-        self._filtered_for = geometry
-        return geometry.kind == "cone" or geometry.extended_field
-
-    def _filtered(self, counts: np.ndarray, info: FrameInfo, short_scan: ShortScan | None) -> tuple[np.ndarray, float]:
-        return self._preparation.filtered(counts, info, row_weight(self._filtered_for, info.angle_rad, short_scan))
+        return self._filling.settle(self._geometry, drained=drained)
 
     def slices(self, grids: tuple[Grid, ...], *, priority: Priority = Priority.SHOWN) -> SliceSet | None:
         """Reconstruct grids, of any shapes, from all projections of the window as they were last filtered.
@@ -286,26 +236,6 @@ class FilteredBackprojection:
 
         made = self._on_intact_view(make)
         return made[1] if made else None
-
-    def _push_projections(self, block: ProjectionBlock) -> None:
-        if not np.isfinite(block.angles_rad).all():
-            missing = int(block.acquisition[~np.isfinite(block.angles_rad)][0])
-            raise ValueError(
-                f"projection {missing} has no angle: give the angle's data key (settings: intake.angle_key)"
-            )
-        self._angle_source = block.angle_source
-        if len(block):
-            self.settle()
-        for n in range(len(block)):
-            info = FrameInfo(
-                angle_rad=float(block.angles_rad[n]),
-                acquisition=int(block.acquisition[n]),
-                time_s=float(block.frame_times_s[n]),
-            )
-            filtered, clipped = None, 0.0
-            if self.ready:
-                filtered, clipped = self._filtered(block.counts[n], info, self._window.view.short_scan)
-            self._window.push(block.counts[n], filtered, info, unique_id=int(block.unique_ids[n]), clipped=clipped)
 
     def _on_intact_view(self, make: Callable[[Plan], T | None]) -> tuple[Plan, T] | None:
         """Make something of the window, again if it was overwritten meanwhile (None); return the plan beside it."""

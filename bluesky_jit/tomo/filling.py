@@ -1,0 +1,113 @@
+"""Fill a window with projections that are filtered as they should be now."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bluesky_jit.messages import ProjectionBlock
+from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.prepare import FrameInfo, Preparation
+from bluesky_jit.tomo.redundancy import ShortScan, row_weight, short_scan_of
+from bluesky_jit.tomo.weights import covered_arc
+from bluesky_jit.tomo.window import Window
+
+
+class Filling:
+    """Correct, weigh and filter frames into a window, and again when they would come out otherwise. One thread uses it.
+
+    planned_arc_rad: the arc that the run is to cover, if known.
+    """
+
+    def __init__(
+        self, geometry: Geometry, window: Window, preparation: Preparation, *, planned_arc_rad: float | None
+    ) -> None:
+        self._window = window
+        self._preparation = preparation
+        self._planned_arc_rad = planned_arc_rad
+        self._geometry = geometry
+        """What projections are filtered for."""
+        self._stale = False
+        """Darks or flats have come that the window's projections were not filtered with."""
+        self._known = 0
+        """The preparation's revision that the window's projections were filtered at, or an earlier one."""
+
+    def take_reference(self, block: ProjectionBlock) -> None:
+        """Take darks or flats in, to be used from the next projection, or when it settles, on.
+
+        Raises ValueError when flats show no beam. Not filtered at once: late flats come one by one, and the window
+        takes a second to filter.
+        """
+        dark_flat = self._preparation.dark_flat
+        if not len(block):
+            return
+        try:
+            if block.kind == "dark":
+                dark_flat.add_darks(block.counts)
+            else:
+                after = self._window.next_acquisition if block.after is None else block.after
+                dark_flat.add_flats(block.counts, times_s=block.frame_times_s, after=after)
+            self._stale = True
+        finally:
+            if not dark_flat.ready and self._window.view.filtered:
+                # These darks have shown that the flats had no beam: what was filtered with them is worth nothing.
+                self._window.unfilter()
+
+    def take_projections(self, block: ProjectionBlock, geometry: Geometry) -> None:
+        """Take projections in, filtered for a geometry; only their counts while there are no flats."""
+        if not np.isfinite(block.angles_rad).all():
+            missing = int(block.acquisition[~np.isfinite(block.angles_rad)][0])
+            raise ValueError(
+                f"projection {missing} has no angle: give the angle's data key (settings: intake.angle_key)"
+            )
+        if len(block):
+            self.settle(geometry)
+        for n in range(len(block)):
+            info = FrameInfo(
+                angle_rad=float(block.angles_rad[n]),
+                acquisition=int(block.acquisition[n]),
+                time_s=float(block.frame_times_s[n]),
+            )
+            filtered, clipped = None, 0.0
+            if self._preparation.dark_flat.ready:
+                filtered, clipped = self._filtered(block.counts[n], info, self._window.view.short_scan)
+            self._window.push(block.counts[n], filtered, info, unique_id=int(block.unique_ids[n]), clipped=clipped)
+
+    def settle(self, geometry: Geometry, *, drained: bool = False) -> bool:
+        """Filter the window's projections again where they would now come out otherwise; return whether they did.
+
+        They do after darks or flats, a move of the axis, when rings are known better, and when what they cover turns
+        out to be part of a turn; drained: no more projections will come.
+        """
+        stale = self._takes_new_geometry(geometry) or self._stale or self._preparation.revision != self._known
+        self._stale = False
+        view = self._window.view
+        if not (self._preparation.dark_flat.ready and len(view)):
+            return False
+        short_scan = short_scan_of(
+            covered_arc(view.angles_rad, geometry.period_rad),
+            geometry,
+            view.angles_rad,
+            view.acquisition,
+            present=view.short_scan,
+            planned_rad=self._planned_arc_rad,
+            drained=drained,
+        )
+        if not stale and short_scan == view.short_scan:
+            return False
+        while True:
+            self._known = self._preparation.revision
+            self._window.refilter(lambda counts, info: self._filtered(counts, info, short_scan), short_scan=short_scan)
+            # On the way rings may have come to be known, and the first projections deserve it too.
+            if self._preparation.revision == self._known:
+                return True
+
+    def _takes_new_geometry(self, geometry: Geometry) -> bool:
+        """Filter for another geometry from now on; return whether that makes a difference."""
+        if geometry is self._geometry:
+            return False
+        self._preparation.set_geometry(geometry)
+        self._geometry = geometry
+        return geometry.kind == "cone" or geometry.extended_field
+
+    def _filtered(self, counts: np.ndarray, info: FrameInfo, short_scan: ShortScan | None) -> tuple[np.ndarray, float]:
+        return self._preparation.filtered(counts, info, row_weight(self._geometry, info.angle_rad, short_scan))
