@@ -13,10 +13,15 @@ import h5py
 import numpy as np
 
 from bluesky_jit.intake.ledger import Arrivals, Ledger
-from bluesky_jit.messages import Asset, AssetFrames, FrameMessage, InlineFrames, ProjectionBlock
+from bluesky_jit.messages import Asset, AssetFrames, FrameKind, FrameMessage, InlineFrames, ProjectionBlock
 
 EPICS_EPOCH_S = 631_152_000.0
 """1990-01-01 in seconds since the Unix epoch: areaDetector counts its time stamps from there."""
+
+MOST_COUNTS = int(np.iinfo(np.uint16).max)
+"""What the window keeps of raw data."""
+LEAST_RAW = 2.0
+"""Real numbers that all lie below this, and are not whole, are transmissions, noise included: no detector's counts."""
 
 
 class FramesNotReady(Exception):
@@ -25,6 +30,14 @@ class FramesNotReady(Exception):
     def __init__(self, text: str, available: int = 0) -> None:
         super().__init__(text)
         self.available = available
+
+
+class UnusableCounts(ValueError):
+    """Say what is wrong with the counts of frames; `reason` is the same for all frames with the same fault."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class FrameReader(Protocol):
@@ -67,7 +80,7 @@ class RunFrames:
         """Enter frames in the ledger and make the block of those that are new."""
         n = len(counts)
         now = self._clock()
-        counts = as_counts(counts)
+        counts = as_counts(counts, message.kind)
         arrivals = self.ledger.enter(message.kind, unique_ids, n, frame_times_s)
         self.last_arrivals = arrivals
         keep = arrivals.keep
@@ -86,18 +99,38 @@ class RunFrames:
         )
 
 
-def as_counts(frames: np.ndarray) -> np.ndarray:
-    """Return frames as uint16 (rounded), refusing what would not survive: NaN, negative or too large counts."""
+def as_counts(frames: np.ndarray, kind: FrameKind = "projection") -> np.ndarray:
+    """Return frames (n, n_v, n_u) as uint16, rounded; raise UnusableCounts for what would not survive that."""
     if frames.dtype == np.uint16:
         return frames
-    if not np.isfinite(frames).all():
-        raise ValueError("a frame holds NaN or infinite counts: it was left out")
-    if frames.size and (frames.min() < 0 or frames.max() > np.iinfo(np.uint16).max):
-        raise ValueError(
-            f"a frame's counts lie between {frames.min()} and {frames.max()}: counts from 0 to 65535 can be used; "
-            "rescale them at the detector"
+    if frames.dtype.kind not in "buif":
+        raise UnusableCounts("type", f"frames are of type {frames.dtype}: let the detector write integer counts")
+    if not frames.size:
+        return frames.astype(np.uint16)
+    is_real = frames.dtype.kind == "f"
+    if is_real:
+        _require("not finite", np.isfinite(frames), frames, "let the detector write raw counts")
+    _require("negative", frames >= 0, frames, "let the detector write raw counts, and not subtract darks")
+    _require("too large", frames <= MOST_COUNTS, frames, f"let the detector scale its counts to at most {MOST_COUNTS}")
+    if is_real and kind != "dark" and frames.max() < LEAST_RAW and (frames != np.rint(frames)).any():
+        raise UnusableCounts(
+            "normalised",
+            f"frames hold fractions of up to {frames.max():.3g}, as if flats had been applied: they were left out; let "
+            "the detector write raw counts",
         )
-    return np.rint(frames).astype(np.uint16)
+    return (np.rint(frames) if is_real else frames).astype(np.uint16)
+
+
+def _require(reason: str, fits: np.ndarray, frames: np.ndarray, remedy: str) -> None:
+    """Raise UnusableCounts that names the first count that does not fit."""
+    if fits.all():
+        return
+    first = np.argwhere(~fits)[0]
+    raise UnusableCounts(
+        reason,
+        f"a frame holds {frames[tuple(first)]} counts at row {first[-2]}, column {first[-1]} ({reason}): it was left "
+        f"out, and so are all frames like it; {remedy}",
+    )
 
 
 class InlineReader:

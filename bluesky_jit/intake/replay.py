@@ -29,7 +29,8 @@ def replay(
     """Emit a scan's documents, one frame an event, and return the run's uid.
 
     tomo: the run's metadata block (geometry); rate_hz: projections in a second, None as fast as they are taken; turns:
-    how often the projections are played, for a sample that turns on. Angles and the angles a turn are the scan's.
+    how often the projections are played, for a sample that turns on. Darks and flats come once, where they were taken
+    in the first turn. Angles and the angles a turn are the scan's.
     """
     metadata = {
         "plan_name": "replay",
@@ -43,7 +44,7 @@ def replay(
     played = 0
     due = clock()
     for turn in range(turns):
-        for block in scan.blocks():
+        for block in scan.blocks_as_taken():
             if turn > 0 and block.kind != "projection":
                 continue
             if block.kind not in descriptors:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from bluesky_jit.messages import FrameKind, ProjectionBlock
 
 IMAGE_KEYS: dict[int, FrameKind] = {0: "projection", 1: "flat", 2: "dark"}
 """NXtomo's image_key; 3 means invalid."""
+KINDS: tuple[FrameKind, ...] = ("dark", "flat", "projection")
+"""In the order in which reconstruction wants them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredScan:
     """Point at the frames of a stored scan, by kind, in the order they were taken.
 
-    rows: for each kind, the dataset's name and its row numbers; angles_rad: one for each projection.
+    rows: for each kind, the dataset's name and its row numbers; angles_rad: one for each projection; taken_after: for
+    darks and flats, how many projections had been taken before each, where the file says (Data Exchange does not).
     """
 
     path: Path
@@ -31,33 +35,59 @@ class StoredScan:
     rows: dict[FrameKind, tuple[str, np.ndarray]]
     angles_rad: np.ndarray
     frame_shape: tuple[int, int]
+    taken_after: dict[FrameKind, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_projections(self) -> int:
         return len(self.angles_rad)
 
-    def blocks(self, *, size: int = 64) -> Iterator[ProjectionBlock]:
-        """Yield darks, flats and then projections in blocks of at most `size` frames."""
+    def blocks(self, *, size: int = 64, kinds: tuple[FrameKind, ...] = KINDS) -> Iterator[ProjectionBlock]:
+        """Yield all darks, all flats and then projections, in blocks of at most `size` frames taken together."""
+        for kind in kinds:
+            n = len(self.rows[kind][1]) if kind in self.rows else 0
+            edges = np.flatnonzero(np.diff(self.taken_after.get(kind, np.zeros(n)))) + 1
+            for first, end in pairwise([0, *edges, n]):
+                yield from self._part(kind, int(first), int(end), size)
+
+    def blocks_as_taken(self, *, size: int = 64) -> Iterator[ProjectionBlock]:
+        """Yield the same blocks in the order in which frames were taken, as far as the file says.
+
+        But darks or flats that were taken once only come first, for without them nothing can be shown.
+        """
+        done = 0
+        once = {kind for kind, after in self.taken_after.items() if len(np.unique(after)) == 1}
+        others = [
+            (0 if block.after is None or block.kind in once else block.after, block)
+            for block in self.blocks(size=size, kinds=("dark", "flat"))
+        ]
+        for place, block in sorted(others, key=lambda item: item[0]):
+            yield from self._part("projection", done, place, size)
+            done = max(done, place)
+            yield block
+        yield from self._part("projection", done, self.n_projections, size)
+
+    def _part(self, kind: FrameKind, first: int, end: int, size: int) -> Iterator[ProjectionBlock]:
+        """Yield frames first to end of a kind; nothing where there are none."""
+        name, rows = self.rows.get(kind, ("", np.arange(0)))
         with h5py.File(self.path, "r") as file:
-            kinds: tuple[FrameKind, ...] = ("dark", "flat", "projection")
-            for kind in kinds:
-                name, rows = self.rows.get(kind, ("", np.arange(0)))
-                for first in range(0, len(rows), size):
-                    yield self._block(file[name], kind, rows[first : first + size], first)
+            for start in range(first, end, size):
+                yield self._block(file[name], kind, rows[start : min(start + size, end)], start)
 
     def _block(self, dataset: Any, kind: FrameKind, rows: np.ndarray, first: int) -> ProjectionBlock:
         n = len(rows)
+        after = self.taken_after.get(kind)
         numbers = np.arange(first, first + n)
         return ProjectionBlock(
             run_uid=str(self.path),
             kind=kind,
-            counts=as_counts(dataset[rows]),
+            counts=as_counts(dataset[rows], kind),
             acquisition=numbers,
             unique_ids=numbers,
             frame_times_s=np.full(n, np.nan),
             received_times_s=np.full(n, np.nan),
             angles_rad=self.angles_rad[first : first + n] if kind == "projection" else np.full(n, np.nan),
             angle_source="frame attribute",
+            after=None if after is None else int(after[first]),
         )
 
 
@@ -142,6 +172,9 @@ def _nxtomo(path: Path, file: h5py.File, group: str) -> StoredScan:
         rows=rows,
         angles_rad=angles[keys == 0],
         frame_shape=tuple(int(n) for n in data.shape[1:]),  # type: ignore[arg-type]
+        taken_after={
+            kind: np.searchsorted(rows["projection"][1], rows[kind][1]) for kind in rows if kind != "projection"
+        },
     )
 
 

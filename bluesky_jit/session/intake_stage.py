@@ -7,7 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from bluesky_jit.intake.frames import FramesNotReady, part_of_message, split_message
+from bluesky_jit.intake.frames import FramesNotReady, UnusableCounts, part_of_message, split_message
 from bluesky_jit.messages import AssetFrames, FrameMessage, Problem, RunMessage, RunOpened, RunStart, RunStop
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.darkflat import DarkFlat
@@ -159,6 +159,12 @@ class Intake:
             run.push(block)
         except FramesNotReady:
             raise
+        except UnusableCounts as error:
+            run.unusable_frames += n
+            if error.reason not in run.told:
+                run.told.add(error.reason)
+                self._session.report(Problem(text=str(error), severity="MAJOR", run_uid=run.uid))
+            return
         except Exception as error:
             # Whatever a file or a run's metadata holds, the next frames and the next run come.
             text = str(error)

@@ -8,6 +8,9 @@ import numpy as np
 
 from bluesky_jit.tomo.correct import SATURATION, Reference, find_dead, gain_of, neighbours
 
+LEAST_BEAM = 0.1
+"""Part of the first flats' beam below which later flats show a shutter or a lost beam, and no drift."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlatSet:
@@ -166,6 +169,7 @@ class DarkFlat:
         find_dead(self._dark, _mean(counts))
         if self._borrowed_flats:
             self._sets, self._borrowed_flats = (), False
+        self._require_beam(counts)
         saturated = float(np.count_nonzero(counts >= self._saturation)) / counts[0].size
         n = self.flats
         self._saturated_flats = (self._saturated_flats * n + saturated) / (n + len(counts))
@@ -182,6 +186,17 @@ class DarkFlat:
         others = [known for known in self._sets if known.after != after]
         self._sets = tuple(sorted([*others, joined], key=lambda known: known.after))
         self._forget()
+
+    def _require_beam(self, counts: np.ndarray) -> None:
+        """Raise ValueError when flats are much darker than those before."""
+        if not self._sets:
+            return
+        dark, first, now = (float(image.mean()) for image in (self._dark, self._sets[0].mean, counts))
+        if now - dark < LEAST_BEAM * (first - dark):
+            raise ValueError(
+                f"these flats read {now:.1f} counts, the first ones {first:.1f} and the darks {dark:.1f}: with less "
+                f"than {LEAST_BEAM:.0%} of the beam they were left out. Did the shutter open? Take flats again"
+            )
 
     def _forget(self) -> None:
         self._compared = self._latest = None

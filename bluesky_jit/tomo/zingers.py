@@ -1,7 +1,8 @@
-"""Take out zingers: bright spots of a pixel or three that a stray photon or cosmic ray leaves in one frame.
+"""Take out zingers: bright spots, up to two pixels across, that a stray photon or cosmic ray leaves in one frame.
 
 A pixel is a zinger when it exceeds all sixteen pixels at a distance of two, and by more than noise explains. Edges,
-lines and slits of the sample go on to at least one of these sixteen, so they stay, however sharp they are.
+lines and slits of the sample go on to at least one of these sixteen, so they stay, however sharp they are. So does a
+zinger that has something brighter, or another zinger, at that distance.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import numpy as np
 from numba import njit
 
 REACH = 2
-"""Distance, in pixels, of the ring of pixels compared with: the light of one hit spreads over up to three pixels."""
+"""Distance, in pixels, of the ring of pixels compared with: the light of most hits falls on one or two pixels."""
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 

@@ -146,9 +146,19 @@ def test_repeated_frames_are_left_out(run: RunFrames) -> None:
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        (np.array([[[np.nan, 1.0]]]), "NaN"),
-        (np.array([[[-1, 1]]]), "between -1 and 1"),
-        (np.array([[[70000, 1]]]), "counts from 0 to 65535"),
+        (
+            np.array([[[np.nan, 1.0]]]),
+            r"nan counts at row 0, column 0 \(not finite\).*let the detector write raw counts",
+        ),
+        (np.array([[[1.0, np.inf]]]), r"inf counts at row 0, column 1"),
+        (
+            np.array([[[5, 1], [1, -1]]], dtype=np.int16),
+            r"-1 counts at row 1, column 1 \(negative\).*not subtract darks",
+        ),
+        (np.array([[[-0.25, 1.0]]]), r"-0.25 counts"),
+        (np.array([[[0.25, 1.01]]]), r"fractions of up to 1.01, as if flats had been applied"),
+        (np.array([[[1j]]]), "of type complex128"),
+        (np.array([[[70000, 1]]]), r"70000 counts at row 0, column 0 \(too large\).*at most 65535"),
     ],
 )
 def test_counts_that_would_not_survive_are_refused(frame: np.ndarray, words: str) -> None:
@@ -159,10 +169,18 @@ def test_counts_that_would_not_survive_are_refused(frame: np.ndarray, words: str
 def test_whole_numbers_of_other_types_become_counts() -> None:
     assert as_counts(np.array([[[0.0, 65535.0]]])).tolist() == [[[0, 65535]]]
     assert as_counts(np.array([[[3]]], dtype=np.int32)).dtype == np.uint16
+    assert as_counts(np.array([[[3.7, 2.2]]], dtype=np.float32)).tolist() == [[[4, 2]]]
+    big_endian = np.array([[[258, 65535]]], dtype=">u2")
+    assert as_counts(big_endian).tolist() == [[[258, 65535]]]
+    assert as_counts(big_endian).dtype == np.uint16
+
+
+def test_a_mean_of_few_dark_counts_is_no_transmission() -> None:
+    assert as_counts(np.array([[[0.2, 0.9]]]), "dark").tolist() == [[[0, 1]]]
 
 
 def test_a_refused_frame_is_not_in_the_ledger(run: RunFrames) -> None:
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="nan counts"):
         run.frames(inline(np.full((1, 4, 6), np.nan)))
     assert run.ledger.received == 0
 

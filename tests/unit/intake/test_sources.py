@@ -27,11 +27,26 @@ def test_nxtomo_frames_are_sorted_by_image_key(tmp_path: Path) -> None:
     frames = nxtomo(path, [2, 1, 0, 0, 3, 0, 1])
     scan = open_scan(path)
     assert (scan.layout, scan.n_projections, scan.frame_shape) == ("NXtomo", 3, (2, 3))
-    blocks = {block.kind: block for block in scan.blocks()}
-    assert (blocks["dark"].counts == frames[[0]]).all()
-    assert (blocks["flat"].counts == frames[[1, 6]]).all()
-    assert (blocks["projection"].counts == frames[[2, 3, 5]]).all()
-    assert blocks["projection"].angles_rad == pytest.approx(np.deg2rad(np.linspace(0, 180, 7)[[2, 3, 5]]))
+    blocks = list(scan.blocks())
+    assert [block.kind for block in blocks] == ["dark", "flat", "flat", "projection"]
+    assert (np.concatenate([block.counts for block in blocks]) == frames[[0, 1, 6, 2, 3, 5]]).all()
+    assert blocks[-1].angles_rad == pytest.approx(np.deg2rad(np.linspace(0, 180, 7)[[2, 3, 5]]))
+
+
+def test_darks_and_flats_know_how_many_projections_came_before_them(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    nxtomo(path, [2, 1, 1, 0, 0, 1, 0, 1, 1, 1, 2])
+    blocks = [(block.kind, block.after, len(block)) for block in open_scan(path).blocks(size=2)]
+    darks, flats = [("dark", 0, 1), ("dark", 3, 1)], [("flat", 0, 2), ("flat", 2, 1), ("flat", 3, 2), ("flat", 3, 1)]
+    assert blocks == [*darks, *flats, ("projection", None, 2), ("projection", None, 1)]
+
+
+def test_blocks_come_as_they_were_taken_when_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    nxtomo(path, [1, 0, 0, 1, 0, 2])
+    taken = [(block.kind, block.acquisition.tolist()) for block in open_scan(path).blocks_as_taken()]
+    darks_taken_once = ("dark", [0])
+    assert taken == [darks_taken_once, ("flat", [0]), ("projection", [0, 1]), ("flat", [1]), ("projection", [2])]
 
 
 def test_angles_may_lie_in_the_sample_and_in_radians(tmp_path: Path) -> None:
