@@ -25,7 +25,7 @@ WITHIN_PX = 0.5
 DISTINCT = 0.15
 """Scale of how far the best place must stand out: in noise the second-best falls short of it by a sixth, seldom by a
 third, in a sample by half or more (tests/unit/tomo/test_axis.py)."""
-CAUTION = 100
+CAUTION = 1e4
 """How much likelier than a normal distribution says noise is to agree by chance; and ..."""
 UNRELATED_NATS = 100.0
 """... the log-likelihood that both sides of a seam must gain: noise gains tens (tests/unit/tomo/test_axis.py)."""
@@ -117,7 +117,7 @@ def estimate_axis(
     seam = parallel and not views.has_pairs
     if seam:
         found = match_seam(views, rough.column)
-        related = 1 - exp(-found[2] / UNRELATED_NATS) if found else 0.0
+        related = 1 - exp(-max(0.0, found[2]) / UNRELATED_NATS) if found else 0.0
     else:
         found = match_pairs(views, rough.column)
         related = 1 - min(1.0, CAUTION * rough.chance)

@@ -25,6 +25,9 @@ INSIDE = 0.95
 """Part of the field of view that is looked at."""
 SPLITS = 4
 """Parts of the projections that are sharpened apart: from how they differ the error is known."""
+TIMID = 1.5
+"""Deviations by leaving parts out come out too small by this: the parts see the same undersampling (measured on half
+turns of 30 to 200 photons)."""
 FITTED = 2
 """Steps on each side of the best one that the parabola goes through."""
 
@@ -38,8 +41,9 @@ def sharpest(
     the right one (Donath et al. 2006, JOSA A 23, 1048). Over a full turn it only blurs: there the slice's energy is
     largest, taken between parts of the projections with no noise in common. Returns None where neither has an extremum.
     """
-    geometry = replace(geometry, n_v=1, detector_v_mm=0.0, axis_offset_mm=offset_mm)
-    radius_mm = geometry.radius_mm
+    geometry = replace(geometry, n_v=1, detector_v_mm=0.0)
+    start_px = (offset_mm - geometry.axis_offset_mm) / geometry.voxel_mm
+    radius_mm = geometry.radius_mm - (abs(start_px) + STEPS_PX[-1]) * geometry.voxel_mm
     if radius_mm <= 0:
         return None
     turned = angles_rad - angles_rad.min()
@@ -55,12 +59,15 @@ def sharpest(
     points = grid.points()[0]
     inside = np.hypot(points[..., 0], points[..., 1]) < INSIDE * radius_mm
     merit: Callable[[np.ndarray], np.ndarray] = negativity if half else shared_energy
+    matrices = geometry.matrices(angles_rad)
+    # An axis that is further to the right by a pixel is seen a column further to the right.
+    here = np.zeros_like(matrices)
+    here[:, 0, 3] = 1.0
     curves = []
     for step in STEPS_PX:
-        moved = replace(geometry, axis_offset_mm=offset_mm + step * geometry.voxel_mm)
         jobs = Jobs(
             projections=projections,
-            matrices=moved.matrices(angles_rad),
+            matrices=matrices + (start_px + step) * here,
             slots=np.arange(len(row)),
             scales=scales,
             splits=splits,
@@ -95,7 +102,7 @@ def _lowest(curves: np.ndarray) -> tuple[float, float] | None:
         return None
     n = curves.shape[1]
     places = np.array(without, dtype=np.float64)
-    return whole, float(np.sqrt((n - 1) / n * np.sum((places - places.mean()) ** 2)))
+    return whole, TIMID * float(np.sqrt((n - 1) / n * np.sum((places - places.mean()) ** 2)))
 
 
 def _vertex(curve: np.ndarray) -> float | None:

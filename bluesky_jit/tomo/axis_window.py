@@ -27,12 +27,9 @@ def estimate_from_window(window: Window, dark_flat: DarkFlat, geometry: Geometry
     view = window.view
     if not (dark_flat.ready and len(view)):
         return no_estimate("there are no projections, or no flats, yet")
-    bands = bands_of(geometry)
-    if not bands:
-        return no_estimate("the plane of the central ray, where opposing rays meet, is not on the detector")
     # A copy: the thread that pushes keeps its own place among the flats.
     flats = DarkFlat.borrowed(dark_flat)
-    rows = np.stack([_band(window, view, flats, band) for band in bands])
+    rows = np.stack([_band(window, view, flats, band) for band in bands_of(geometry)])
     if not window.intact(view):
         return no_estimate("projections came faster than their rows could be read")
     return estimate_axis(rows, view.angles_rad, geometry, kernel=kernel)
@@ -50,7 +47,7 @@ def bands_of(geometry: Geometry) -> tuple[slice, ...]:
         return tuple(slice(start, start + rows) for start in starts)
     first = max(0, int(np.ceil(geometry.v_centre - CONE_ROWS)))
     last = min(geometry.n_v - 1, int(np.floor(geometry.v_centre + CONE_ROWS)))
-    return (slice(first, last + 1),) if first <= last else ()
+    return (slice(first, last + 1),)
 
 
 def _band(window: Window, view: WindowView, flats: DarkFlat, band: slice) -> np.ndarray:

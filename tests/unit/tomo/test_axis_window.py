@@ -1,0 +1,75 @@
+"""A live window tells where the axis is from its raw counts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from analytic_balls import counts_of, darks, flats, make_block
+from axis_scans import CONE, PARALLEL, TURN, angles, scan
+
+from bluesky_jit.tomo.axis_window import bands_of, rows_of
+from bluesky_jit.tomo.correct import attenuation, make_reference
+from bluesky_jit.tomo.live import FilteredBackprojection
+
+N = 120
+
+
+def filled(geometry, *, start=None, **changes):
+    """Return a reconstruction with a window of one turn whose axis is 3.3 pixels off."""
+    views = angles(N, TURN)
+    reconstruction = FilteredBackprojection(start or geometry, n_projections=N, kernel="numba", **changes)
+    reconstruction.push(darks(geometry))
+    reconstruction.push(flats(geometry))
+    counts = counts_of(scan(geometry, 3.3, views).transpose(1, 0, 2))
+    reconstruction.push(make_block("projection", counts, angles_rad=views))
+    return reconstruction
+
+
+@pytest.mark.parametrize("geometry", [PARALLEL, CONE], ids=["parallel", "cone"])
+def test_the_axis_of_a_window_is_found_wherever_it_is_set(geometry):
+    reconstruction = filled(geometry, start=replace(geometry, axis_offset_mm=-8.0))
+    estimate = reconstruction.estimate_axis()
+    assert estimate.offset_mm == pytest.approx(3.3 * geometry.voxel_mm, abs=0.1 * geometry.voxel_mm)
+    assert estimate.trusted
+    reconstruction.set_axis_offset(5.0)
+    assert reconstruction.estimate_axis() == estimate
+
+
+def test_without_flats_there_is_a_reason():
+    reconstruction = FilteredBackprojection(PARALLEL, n_projections=N, kernel="numba")
+    assert "no flats" in reconstruction.estimate_axis().reason
+
+
+def test_estimating_leaves_the_flats_of_the_thread_that_pushes_alone():
+    reconstruction = filled(PARALLEL)
+    before = reconstruction.dark_flat.reference_at(acquisition=3)
+    reconstruction.estimate_axis()
+    assert reconstruction.dark_flat.reference_at(acquisition=3) is before
+
+
+@pytest.mark.parametrize("n_v", [1, 2, 3, 5, 17, 48, 2048])
+def test_bands_lie_apart_and_within_the_detector(n_v):
+    bands = bands_of(replace(PARALLEL, n_v=n_v))
+    rows = [row for band in bands for row in range(band.start, band.stop)]
+    assert rows == sorted(set(rows))
+    assert 0 <= rows[0] <= rows[-1] < n_v
+    assert len(rows) <= 16
+
+
+def test_a_cone_is_looked_at_near_the_plane_of_the_central_ray():
+    cone = replace(CONE, n_v=101)
+    assert bands_of(cone) == (slice(47, 54),)
+    assert bands_of(replace(cone, detector_v_mm=-10 * cone.pixel_mm)) == (slice(57, 64),)
+    assert bands_of(replace(cone, detector_v_mm=-49 * cone.pixel_mm)) == (slice(96, 101),)
+
+
+def test_a_band_is_corrected_as_in_the_whole_frame():
+    random = np.random.default_rng(2)
+    flat = random.uniform(900, 1100, (9, 30)).astype(np.float32)
+    flat[4, 7:9] = flat[3, 0] = flat[5, 29] = flat[8, 3] = 0
+    reference = make_reference(np.zeros_like(flat), flat)
+    counts = random.integers(100, 900, (9, 30)).astype(np.uint16)
+    whole, _ = attenuation(counts, reference)
+    band = slice(3, 6)
+    part, _ = attenuation(counts[band], rows_of(reference, band))
+    assert np.array_equal(part, whole[band])
