@@ -1,0 +1,160 @@
+"""A session finds the rotation axis by itself, tells people, and moves it only when it may."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from simulated_run import ANGLES, GEOMETRY, PHANTOM, TOMO, emit_run, frames
+
+from bluesky_jit import JITCallback, Session
+from bluesky_jit.messages import Control, RunOpened, RunStop, SessionStatus, SinkMessage, Update
+from bluesky_jit.publish.linked_run import LinkedRun
+from bluesky_jit.settings import load_settings
+
+SOON_S = 30.0
+WRONG_MM = 3.0
+"""The simulated axis is at 0, and a pixel is 1 mm."""
+WRONG = {**TOMO, "axis_offset_mm": WRONG_MM}
+
+
+@dataclass
+class Sink:
+    messages: list[SinkMessage] = field(default_factory=list)
+
+    def publish(self, message: SinkMessage) -> None:
+        self.messages.append(message)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def streams() -> dict[str, np.ndarray]:
+    return frames(turns=2)
+
+
+@contextmanager
+def session_with(axis: str, sink: Sink | None = None, **tomo: Any) -> Iterator[Session]:
+    settings = load_settings(
+        environment={},
+        tomo={"axis": axis, **tomo},
+        learn={"enabled": False},
+        slices={"updates_per_s": 50.0},
+        intake={"queue_frames": 2048},
+    )
+    with Session(settings, sinks=[sink or Sink()]) as session:
+        yield session
+
+
+def finished(uid: str) -> Callable[[SessionStatus], bool]:
+    return lambda status: status.run_uid == uid and status.state == "idle"
+
+
+def run(session: Session, streams: dict[str, np.ndarray], **about: Any) -> Update:
+    """Play a run to its end and return its last slice."""
+    uid = emit_run(JITCallback(session), streams, **about)
+    assert session.wait_for(finished(uid), SOON_S)
+    update = session.latest("XY", "raw")
+    assert update is not None
+    return update
+
+
+def off_truth(update: Update) -> float:
+    """Return a slice's root-mean-square distance from the truth."""
+    truth = PHANTOM.attenuation(update.grid, 0.0, oversample=2)
+    return float(np.sqrt(np.mean((update.image - truth) ** 2)))
+
+
+@pytest.mark.parametrize("axis", ["estimate", "track"])
+@pytest.mark.parametrize("turns", [1, 2])
+def test_slices_become_sharp_although_the_axis_was_given_wrongly(
+    streams: dict[str, np.ndarray], axis: str, turns: int
+) -> None:
+    streams = {**streams, "primary": streams["primary"][: turns * ANGLES]}
+    with session_with("given") as session:
+        right, wrong = run(session, streams), run(session, streams, tomo=WRONG)
+    with session_with(axis) as session:
+        found = run(session, streams, tomo=WRONG)
+        assert abs(session.status.axis_offset_mm) < 0.25
+    assert abs(found.axis_offset_mm) < 0.25
+    assert off_truth(wrong) > 1.2 * off_truth(right)
+    assert off_truth(found) < 1.05 * off_truth(right)
+
+
+def test_a_given_axis_stays_and_people_are_told_where_it_seems_to_be(streams: dict[str, np.ndarray]) -> None:
+    with session_with("given") as session:
+        update = run(session, streams, tomo=WRONG)
+        status = session.status
+    assert update.axis_offset_mm == WRONG_MM
+    assert status.axis_estimate_mm == pytest.approx(0.0, abs=0.25)
+    assert status.axis_column == pytest.approx(GEOMETRY.u_centre, abs=0.25)
+    assert status.axis_confidence > 0.9
+    assert "the rotation axis is estimated at" in status.message
+    assert 'tomo.axis = "estimate"' in status.message
+
+
+def test_a_right_axis_is_no_news(streams: dict[str, np.ndarray]) -> None:
+    with session_with("given") as session:
+        run(session, streams)
+        assert session.status.message == ""
+        assert session.status.axis_confidence > 0.9
+
+
+def test_a_hand_on_the_axis_has_the_last_word(streams: dict[str, np.ndarray]) -> None:
+    with session_with("track") as session:
+
+        def move(number: int) -> None:
+            if number == 10:
+                assert session.wait_for(lambda status: status.projections > 5, SOON_S)
+                session.control(Control(name="AxisOffset", value=2.0))
+
+        update = run(session, streams, between=move)
+        assert update.axis_offset_mm == 2.0
+        assert "put it to AxisOffset" in session.status.message
+
+
+def test_half_a_turn_is_enough_to_begin_with(streams: dict[str, np.ndarray]) -> None:
+    half = {**streams, "primary": streams["primary"][: ANGLES // 2]}
+    with session_with("estimate") as session:
+        assert abs(run(session, half, tomo=WRONG).axis_offset_mm) < 0.5
+
+
+def test_a_part_of_the_arc_moves_nothing_and_says_why(streams: dict[str, np.ndarray]) -> None:
+    part = {**streams, "primary": streams["primary"][: ANGLES // 3]}
+    with session_with("estimate") as session:
+        assert run(session, part, tomo=WRONG).axis_offset_mm == WRONG_MM
+        status = session.status
+    assert (status.axis_confidence, math.isnan(status.axis_estimate_mm)) == (0.0, True)
+    assert "turn by more than 180°" in status.axis_reason
+
+
+def test_the_next_run_begins_with_its_own_axis(streams: dict[str, np.ndarray]) -> None:
+    with session_with("estimate") as session:
+        assert abs(run(session, streams, tomo=WRONG).axis_offset_mm) < 0.25
+        part = {**streams, "primary": streams["primary"][: ANGLES // 3]}
+        assert run(session, part, tomo={**TOMO, "axis_offset_mm": 1.5}).axis_offset_mm == 1.5
+
+
+def test_the_record_of_a_run_tells_the_estimate(streams: dict[str, np.ndarray]) -> None:
+    sink = Sink()
+    with session_with("given", sink) as session:
+        run(session, streams, tomo=WRONG)
+    opened = next(message for message in sink.messages if isinstance(message, RunOpened))
+    record = LinkedRun(opened, time_s=0.0)
+    documents = []
+    for message in sink.messages:
+        if isinstance(message, SessionStatus):
+            documents += record.status(message)
+        elif isinstance(message, RunStop):
+            documents += record.stop(message)
+    assert opened.settings["tomo"]["axis"] == "given"
+    last = [document for name, document in documents if name == "event"][-1]["data"]
+    assert last["axis_offset_mm"] == WRONG_MM
+    assert last["axis_estimate_mm"] == pytest.approx(0.0, abs=0.25)
+    assert last["axis_confidence"] > 0.9
