@@ -13,10 +13,12 @@ ENOUGH_BLOCKS = 5
 SMOOTHING = 2
 """Half the width of the running mean that takes slopes away, in ring widths; less would take rings away with them."""
 SAMPLE_ROWS = 64
-"""From which the median size of stripes is taken: some ten thousand pixels give it to a hundredth."""
-USUAL = 5.0
-"""Times the median size of stripes, from which on they are unusual: 3.4 standard deviations, which one in 1500 exceeds
-where they are normally distributed, and hardly ever two at mirrored places."""
+"""Of which stripes' sizes are judged: some ten thousand pixels give their quantiles to a few hundredths."""
+QUANTILE = 0.75
+"""Of stripes' sizes, by which they are judged: half of a detector can see air, where there are hardly any."""
+USUAL = 3.0
+"""Times that size, from which on a stripe is unusual: 3.45 standard deviations, which one in 1800 exceeds where they
+are normally distributed, and hardly ever two at mirrored places."""
 
 
 class RingEstimate:
@@ -92,7 +94,7 @@ class RingEstimate:
         _median_of_images(self._stripes[: min(self._blocks, BLOCKS)], result)
         if self.axis_u is not None:
             sample = result[:: -(-len(result) // SAMPLE_ROWS)]
-            usual = USUAL * float(np.median(np.abs(sample)))
+            usual = USUAL * float(np.quantile(np.abs(sample), QUANTILE))
             _leave_what_is_round(result, round(2 * self.axis_u), usual)
         return result
 
