@@ -129,9 +129,12 @@ class FilteredBackprojection:
 
     @property
     def complete(self) -> bool:
-        """Say whether the window covers the whole arc, with no wide gap unless the window is full."""
+        """Say whether the window covers the whole arc, with no wide gap unless the window is full.
+
+        With "whole-turns", a window must have become whole first.
+        """
         plan = self._plan_of(self._window.view)
-        return plan.usable and plan.covers_all(self._window.n_projections)
+        return plan.usable and plan.view.whole and plan.covers_all(self._window.n_projections)
 
     @property
     def slice_checks(self) -> SliceChecks:

@@ -25,7 +25,7 @@ class WindowView:
     projections: the store that the slots lie in; slots: int64 (n,); serials: int64 (n,), counted as they came;
     angles_rad: float64 (n,), continuous over turns; acquisition, unique_ids: int64 (n,); frame_times_s: float64 (n,);
     clipped: float32 (n,), the fraction of clipped pixels; pushed: how many projections had come; filtered: whether all
-    these are (they are not before the first flat); short_scan: the arc whose weights they were filtered with;
+    these are (they are not before the first flat); whole: in "whole-turns", whether a window is; short_scan: the arc whose weights they were filtered with;
     revision: grows whenever other projections are named, or the same ones filtered anew.
     """
 
@@ -39,6 +39,7 @@ class WindowView:
     clipped: np.ndarray
     pushed: int
     filtered: bool
+    whole: bool
     short_scan: ShortScan | None
     revision: int
 
@@ -209,14 +210,15 @@ class Window:
     def _make_view(self) -> WindowView:
         slots = self._newest_slots()
         acquisition = self._acquisition[slots]
+        whole = self.mode == "sliding"
         if len(slots):
             # Frames can be filled in late or sent twice: order by acquisition and let the last one sent count.
             _, last = np.unique(acquisition[::-1], return_index=True)
             slots = slots[::-1][last]
             acquisition = self._acquisition[slots]
             end = int(acquisition[-1]) + 1
-            if self.mode == "whole-turns":
-                end = end // self.n_projections * self.n_projections or end
+            if self.mode == "whole-turns" and end >= self.n_projections:
+                end, whole = end // self.n_projections * self.n_projections, True
             slots = slots[(acquisition >= end - self.n_projections) & (acquisition < end)]
         return WindowView(
             projections=self._projections,
@@ -229,6 +231,7 @@ class Window:
             clipped=self._clipped[slots],
             pushed=self._done,
             filtered=bool(self._filtered[slots].all()),
+            whole=whole,
             short_scan=self._short_scan,
             revision=self._revision,
         )

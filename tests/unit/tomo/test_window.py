@@ -169,6 +169,7 @@ def test_whole_windows_share_no_projection():
     for n in range(23):
         push(window, n)
         seen.append(tuple(window.view.acquisition))
+        assert window.view.whole == (n >= 4)
     assert seen[3] == (0, 1, 2, 3)
     assert set(seen[4:9]) == {(0, 1, 2, 3, 4)}
     assert set(seen[9:14]) == {(5, 6, 7, 8, 9)}
