@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.correct import attenuation
+from bluesky_jit.tomo.correct import attenuation, fill_dead, make_reference, transmission, transmission_formula
 from bluesky_jit.tomo.darkflat import DarkFlat
 
 
@@ -45,6 +45,20 @@ def test_counts_at_or_below_the_dark_are_raised_to_half_a_count_and_counted():
     assert clipped == pytest.approx(3 / 24)
     assert integrals[1, 2] == pytest.approx(np.log(10_000 / 0.5))
     assert np.isfinite(integrals).all()
+
+
+def test_the_formula_for_any_array_gives_what_the_fast_loop_gives():
+    rng = np.random.default_rng(4)
+    dark, flat = rng.uniform(90, 110, (30, 40)), rng.uniform(9000, 11_000, (30, 40))
+    flat[3, 5:8] = flat[0] = 0
+    reference = make_reference(dark.astype(np.float32), flat.astype(np.float32), saturation=9500)
+    counts = rng.integers(0, 10_000, (30, 40)).astype(np.uint16)
+    fast, clipped = transmission(counts, reference)
+    plain, n_clipped = transmission_formula(counts, reference)
+    fill_dead(plain, reference)
+    np.testing.assert_allclose(fast, plain, rtol=1e-6)
+    assert clipped == n_clipped / counts.size > 0
+    assert (fast > 0).all()
 
 
 def test_brighter_than_the_flat_is_kept_as_negative_so_that_noise_stays_unbiased():
