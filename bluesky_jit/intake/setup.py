@@ -20,7 +20,7 @@ WHAT_IT_IS = ("kind", "n_u", "n_v", "calibration", "extended_field")
 def geometry_of(tomo: Mapping[str, Any], settings: GeometrySettings, frame_shape: tuple[int, int]) -> Geometry:
     """Return the geometry of a run whose frames have `frame_shape` (n_v, n_u); the message names what is missing."""
     kind = tomo.get("geometry") or settings.kind
-    if kind not in KINDS:
+    if kind not in tuple(KINDS):
         raise ValueError(f"tomo.geometry is {kind!r}: give one of {', '.join(KINDS)}")
     names = [field.name for field in fields(KINDS[kind]) if field.name not in WHAT_IT_IS]
     values = {name: getattr(settings, name) if tomo.get(name) is None else tomo[name] for name in names}

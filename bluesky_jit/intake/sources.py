@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from bluesky_jit.intake.angle_unit import require_radians
 from bluesky_jit.intake.dialects import ANGLE_SCALES
 from bluesky_jit.intake.frames import as_counts
 from bluesky_jit.messages import FrameKind, ProjectionBlock
@@ -102,13 +103,16 @@ def open_scan(path: str | Path) -> StoredScan:
         raise ValueError(f"{path} is no HDF5 file: {error}") from error
     with file:
         if "exchange/data" in file:
-            return _data_exchange(path, file)
-        tomo = _find_nxtomo(file)
-        if tomo is not None:
-            return _nxtomo(path, file, tomo)
-    raise ValueError(
-        f"{path} is neither Data Exchange (no /exchange/data) nor NXtomo (no image_key): its layout is not known here"
-    )
+            scan = _data_exchange(path, file)
+        elif (tomo := _find_nxtomo(file)) is not None:
+            scan = _nxtomo(path, file, tomo)
+        else:
+            raise ValueError(
+                f"{path} is neither Data Exchange (no /exchange/data) nor NXtomo (no image_key): its layout is not "
+                "known here"
+            )
+    require_radians(scan.angles_rad, str(path))
+    return scan
 
 
 def _data_exchange(path: Path, file: h5py.File) -> StoredScan:

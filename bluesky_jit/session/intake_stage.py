@@ -7,6 +7,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from bluesky_jit.intake.angle_unit import WrongAngleUnit
 from bluesky_jit.intake.frames import FramesNotReady, UnusableCounts, part_of_message, split_message
 from bluesky_jit.messages import AssetFrames, FrameMessage, Problem, RunMessage, RunOpened, RunStart, RunStop
 from bluesky_jit.session.run import LiveRun
@@ -159,7 +160,7 @@ class Intake:
             run.push(block)
         except FramesNotReady:
             raise
-        except UnusableCounts as error:
+        except (UnusableCounts, WrongAngleUnit) as error:
             run.unusable_frames += n
             if error.reason not in run.told:
                 run.told.add(error.reason)

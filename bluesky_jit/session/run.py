@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from bluesky_jit.intake.angle_unit import AngleUnit
 from bluesky_jit.intake.frames import RunFrames
 from bluesky_jit.intake.setup import (
     angles_per_turn_of,
@@ -80,6 +81,7 @@ class LiveRun:
         """Make geometry and reconstruction, once the first frame has shown the detector's size."""
         tomo, settings = self.start.tomo, self.settings
         self.angles_per_turn = angles_per_turn_of(tomo, settings.tomo.angles_per_turn)
+        self._angle_unit = AngleUnit(self.angles_per_turn, str(tomo.get("scan_mode") or "sequential"))
         geometry = geometry_of(tomo, settings.geometry, frame_shape)
         self.voxel_mm = settings.slices.voxel_mm or geometry.voxel_mm
         period = round(self.angles_per_turn * geometry.period_rad / (2 * np.pi))
@@ -127,6 +129,7 @@ class LiveRun:
                 f"frames of {block.counts.shape[1]}×{block.counts.shape[2]} pixels came in a run of "
                 f"{geometry.n_v}×{geometry.n_u}: they were left out; do not change the detector's region in mid-run"
             )
+        self._angle_unit.check(block)
         reconstruction.push(block)
         if block.kind == "projection":
             self.angle_source = block.angle_source

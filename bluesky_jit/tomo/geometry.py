@@ -290,7 +290,7 @@ def geometry_from_metadata(metadata: Mapping[str, Any]) -> Geometry:
     """Make the geometry that `to_metadata` described."""
     values = dict(metadata)
     kind = values.pop("kind", None)
-    if kind not in KINDS:
+    if kind not in tuple(KINDS):
         raise ValueError(f"geometry is {kind!r}: give one of {', '.join(KINDS)}")
     if isinstance(values.get("calibration"), Mapping):
         values["calibration"] = calibration_from_metadata(values["calibration"])

@@ -110,6 +110,24 @@ def test_metadata_that_makes_no_sense_is_named_and_the_next_run_works(
     assert session.status.message == ""
 
 
+def test_degrees_that_are_called_radians_are_told_once_and_their_frames_left_out(
+    session: Session, sink: Sink, streams: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    callback = JITCallback(session)
+
+    def mislabelled(name: str, document: dict[str, Any]) -> None:
+        if name == "descriptor":
+            document["data_keys"]["theta"]["units"] = "rad"
+        callback(name, document)
+
+    uid = emit_run(mislabelled, streams)
+    wait_until_finished(session, uid)
+    told = [record.getMessage() for record in caplog.records if "degrees taken for radians" in record.getMessage()]
+    assert len(told) == 1
+    assert "correct the units of the angle's data key" in told[0]
+    assert all(update.angles.count <= 8 for update in sink.updates(uid))
+
+
 class FiledRun:
     """Submit a run whose frames are in HDF5 files, one a kind."""
 
