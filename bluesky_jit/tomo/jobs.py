@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Protocol
@@ -57,7 +58,24 @@ class Jobs:
 
     @property
     def result_shape(self) -> tuple[int, int, int, int, int]:
-        return (len(self.grids), self.n_splits, *self.grids[0].shape)
+        nz, ny, nx = self.grids[0].shape if self.grids else (0, 0, 0)
+        return (len(self.grids), self.n_splits, nz, ny, nx)
+
+
+class Pool(Protocol):
+    """Run a kernel's tasks, of which none waits for another: at once in several threads, or one after the other."""
+
+    def run(self, tasks: Sequence[Callable[[], object]], priority: Priority) -> None:
+        """Return when all tasks are done; raise what the first one to fail raised, when the others have ended."""
+        ...
+
+
+class CallingThread:
+    """Run tasks one after the other in the thread that asks."""
+
+    def run(self, tasks: Sequence[Callable[[], object]], priority: Priority) -> None:
+        for task in tasks:
+            task()
 
 
 class Kernel(Protocol):
@@ -66,25 +84,64 @@ class Kernel(Protocol):
     def run(self, jobs: Jobs, *, out: np.ndarray | None = None) -> np.ndarray: ...
 
 
+def result_for(jobs: Jobs, out: np.ndarray | None) -> np.ndarray:
+    """Return the array that a kernel adds its answer to: `out`, or zeros of the result's shape.
+
+    Raises ValueError for a table that cannot be right: compiled loops would read whatever memory it leads them to.
+    """
+    n, (n_slots, *_) = len(jobs.slots), jobs.projections.values.shape
+    lengths = {name: len(getattr(jobs, name)) for name in ("matrices", "slots", "scales", "splits")}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the columns of a job table are of different lengths, {lengths}: give one row a projection")
+    if len({grid.shape for grid in jobs.grids}) > 1:
+        shapes = sorted({grid.shape for grid in jobs.grids})
+        raise ValueError(f"grids of shapes {shapes} are in one job table: give one table for each shape")
+    for name, most, what in (("slots", n_slots, "slots in the store"), ("splits", jobs.n_splits, "splits")):
+        column = getattr(jobs, name)
+        if n and (int(np.min(column)) < 0 or int(np.max(column)) >= most):
+            raise ValueError(
+                f"{name} run from {np.min(column)} to {np.max(column)} and there are {most} {what}: "
+                f"give numbers from 0 to {most - 1}"
+            )
+    if out is None:
+        return np.zeros(jobs.result_shape, dtype=np.float32)
+    if out.shape != jobs.result_shape or out.dtype != np.float32 or not out.flags.c_contiguous:
+        raise ValueError(
+            f"out is {out.dtype} {out.shape}, {'' if out.flags.c_contiguous else 'not '}contiguous: "
+            f"give contiguous float32 {jobs.result_shape}"
+        )
+    return out
+
+
 class ReferenceKernel:
     """Define the answer in float64 NumPy: bilinear in the detector, weight 1/w², zero outside."""
 
     def run(self, jobs: Jobs, *, out: np.ndarray | None = None) -> np.ndarray:
-        result = np.zeros(jobs.result_shape, dtype=np.float64)
+        result = result_for(jobs, out)
         for g, grid in enumerate(jobs.grids):
-            points = np.concatenate([grid.points().reshape(-1, 3), np.ones((np.prod(grid.shape), 1))], axis=1)
-            for matrix, slot, scale, split in zip(jobs.matrices, jobs.slots, jobs.scales, jobs.splits, strict=True):
-                image = np.asarray(jobs.projections.values[slot], dtype=np.float64) * float(
-                    jobs.projections.scales[slot]
-                )
-                uw, vw, w = matrix @ points.T
-                inverse = np.where(w > MIN_DEPTH, 1 / np.where(w > MIN_DEPTH, w, 1), 0)
-                values = _bilinear(image, vw * inverse + 1, uw * inverse + 1)
-                result[g, split] += (scale * values * inverse**2).reshape(grid.shape)
-        if out is None:
-            return result.astype(np.float32)
-        out += result.astype(np.float32)
-        return out
+            exact = np.zeros(result.shape[1:])
+            # Plane by plane, so that a volume needs no more memory than its result.
+            for k in range(grid.shape[0]):
+                points = grid.points_of(_plane_indices(grid.shape, k))
+                for matrix, slot, scale, split in zip(jobs.matrices, jobs.slots, jobs.scales, jobs.splits, strict=True):
+                    value = _projected(jobs.projections, slot, matrix, points)
+                    exact[split, k] += (scale * value).reshape(grid.shape[1:])
+            result[g] += exact.astype(np.float32)
+        return result
+
+
+def _plane_indices(shape: tuple[int, int, int], k: int) -> np.ndarray:
+    """Return the indices (n, 3) of plane k, in (k, j, i) order."""
+    j, i = np.indices(shape[1:]).reshape(2, -1)
+    return np.stack([np.full_like(j, k), j, i], axis=1)
+
+
+def _projected(projections: Slots, slot: int, matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Return what points (n, 3) read from one projection, float64 (n,)."""
+    image = np.asarray(projections.values[slot], dtype=np.float64) * float(projections.scales[slot])
+    uw, vw, w = matrix[:, :3] @ points.T + matrix[:, 3:]
+    inverse = np.where(w > MIN_DEPTH, 1 / np.where(w > MIN_DEPTH, w, 1), 0)
+    return _bilinear(image, vw * inverse + 1, uw * inverse + 1) * inverse**2
 
 
 def _bilinear(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.jobs import MIN_DEPTH, Jobs
+from bluesky_jit.tomo.jobs import MIN_DEPTH, Jobs, result_for
 from bluesky_jit.tomo.kernels.cuda_launch import pieces
 
 VOXELS_PER_PIXEL = 9
@@ -38,7 +38,7 @@ class AstraKernel:
 
     def run(self, jobs: Jobs, *, out: np.ndarray | None = None) -> np.ndarray:
         """Backproject; raise NotImplementedError for what ASTRA cannot do on this machine."""
-        result = np.zeros(jobs.result_shape, dtype=np.float32) if out is None else out
+        result = result_for(jobs, out)
         for g, grid in enumerate(jobs.grids):
             rays = rays_in(grid, jobs.matrices)
             for split in range(jobs.n_splits):

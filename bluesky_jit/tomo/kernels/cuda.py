@@ -17,7 +17,7 @@ import numpy as np
 
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.jobs import MIN_DEPTH, Jobs, Slots
+from bluesky_jit.tomo.jobs import MIN_DEPTH, Jobs, Slots, result_for
 from bluesky_jit.tomo.kernels.cuda_device import CupyDevice, Device
 from bluesky_jit.tomo.kernels.cuda_launch import Launch, pieces
 
@@ -45,11 +45,11 @@ class SlotCopy:
 
     def update(self, projections: Slots, slots: np.ndarray) -> None:
         """Bring these slots, int64 (n,), up to date."""
-        for slot in np.unique(slots):
-            # Read before the slot is: one that is written meanwhile gets a higher version, and is taken again.
-            version = -1 if projections.versions is None else int(projections.versions[slot])
-            if version >= 0 and version == self._versions[slot]:
-                continue
+        slots = np.unique(slots)
+        # Read before the slots are: one that is written meanwhile gets a higher version, and is taken again.
+        versions = np.full(len(slots), -1) if projections.versions is None else projections.versions[slots]
+        stale = (versions < 0) | (versions != self._versions[slots])
+        for slot, version in zip(slots[stale], versions[stale], strict=True):
             self._device.write(self.values, int(slot), projections.values[slot])
             self._versions[slot] = version
             self.uploaded += 1
@@ -74,18 +74,26 @@ class CudaKernel:
         return self._copy.uploaded if self._copy is not None else 0
 
     def run(self, jobs: Jobs, *, out: np.ndarray | None = None) -> np.ndarray:
-        result = np.zeros(jobs.result_shape, dtype=np.float32) if out is None else out
-        if not len(jobs.slots):
+        result = result_for(jobs, out)
+        if not len(jobs.slots) or not result.size:
             return result
-        with self._lock:
-            copy = self._copy_of(jobs.projections)
-            if copy is not None:
-                copy.update(jobs.projections, jobs.slots)
-                self._run_pieces(jobs, copy.values, result)
-            else:
-                for part in self._portions(jobs):
-                    self._run_pieces(part, self._device.upload(part.projections.values), result)
+        try:
+            with self._lock:
+                self._add(jobs, result)
+        except MemoryError as error:
+            raise MemoryError(
+                f"the GPU's memory is full ({error}): end what else uses it, or set tomo.kernel to numba"
+            ) from error
         return result
+
+    def _add(self, jobs: Jobs, result: np.ndarray) -> None:
+        copy = self._copy_of(jobs.projections)
+        if copy is not None:
+            copy.update(jobs.projections, jobs.slots)
+            self._run_pieces(jobs, copy.values, result)
+            return
+        for part in self._portions(jobs):
+            self._run_pieces(part, self._device.upload(part.projections.values), result)
 
     def _copy_of(self, projections: Slots) -> SlotCopy | None:
         """Return the copy of a store, made when it is new; None when the device cannot hold the store."""
