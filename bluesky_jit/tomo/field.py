@@ -48,7 +48,8 @@ def tilted_reach_mm(geometry: SetUp) -> float:
     sin, cos = np.sin(geometry.axis_tilt_rad), np.cos(geometry.axis_tilt_rad)
     # The lines from the source to the edge, against the circle's plane.
     slopes = abs(sin - up * geometry.curvature * cos) / up, abs(sin + down * geometry.curvature * cos) / down
-    return float(1 / max(slopes)) if max(slopes) > 0 else float("inf")
+    steepest = max(slopes)
+    return float(1 / steepest) if steepest > np.finfo(np.float64).tiny else float("inf")
 
 
 def heights_mm(geometry: SetUp) -> tuple[float, float]:
