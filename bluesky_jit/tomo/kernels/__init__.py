@@ -15,7 +15,8 @@ logger = logging.getLogger(__name__)
 class Candidate:
     """Name a kernel, say what it is, why it cannot run here (empty: it can), and make it ready to run.
 
-    automatic: whether it is fast enough to be chosen without being asked for.
+    what: may hold fields of the kernel that was made; automatic: whether it is fast enough to be chosen without being
+    asked for.
     """
 
     name: str
@@ -62,7 +63,7 @@ def _astra(pool: Pool) -> Kernel:
 
 
 CANDIDATES = (
-    Candidate(name="cuda", what="CUDA on the GPU", why_not=_cuda_why_not, make=_cuda),
+    Candidate(name="cuda", what="CUDA on {kernel.device_name}", why_not=_cuda_why_not, make=_cuda),
     Candidate(name="numba", what="numba on the CPU", why_not=lambda: "", make=_numba),
     Candidate(
         name="astra", what="ASTRA on the GPU (slow, a check)", why_not=_astra_why_not, make=_astra, automatic=False
@@ -96,7 +97,7 @@ def choose(name: str = "auto", pool: Pool | None = None) -> Kernel:
         if not reason:
             kernel = candidate.make(pool)
             why = "asked for" if name != "auto" else f"chosen automatically{''.join(reasons)}"
-            logger.info("backprojection kernel: %s (%s)", candidate.what, why)
+            logger.info("backprojection kernel: %s (%s)", candidate.what.format(kernel=kernel), why)
             return kernel
         if name != "auto":
             raise ValueError(f"kernel is {name!r} and cannot run here: {reason}; or let kernel be 'auto'")

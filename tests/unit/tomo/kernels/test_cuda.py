@@ -156,6 +156,23 @@ def test_a_window_that_does_not_fit_the_device_passes_through_it():
     assert device.launches == 3
 
 
+def test_a_gpu_whose_memory_others_have_taken_says_so_and_works_again_later():
+    class Full(HostDevice):
+        full = True
+
+        def zeros(self, shape, dtype):
+            if self.full:
+                raise MemoryError("out of memory allocating 4 bytes")
+            return super().zeros(shape, dtype)
+
+    device, jobs = Full(), jobs_on(noise_slots())
+    kernel = CudaKernel(device)
+    with pytest.raises(MemoryError, match=r"memory is full \(out of memory allocating 4 bytes\): end what else"):
+        kernel.run(jobs)
+    device.full = False
+    assert_right(kernel.run(jobs), jobs, part=ROUNDING)
+
+
 def test_threads_share_a_kernel():
     kernel = CudaKernel(HostDevice())
     tasks = [jobs_on(noise_slots(seed=n % 2), SLABS, n_splits=n + 1) for n in range(4)]
