@@ -24,7 +24,7 @@ def prepared(geometry=CONE, **options):
 def frame():
     """Return counts of a sample with air at both sides, and its line integrals."""
     v, u = np.mgrid[0 : SHAPE[0], 0 : SHAPE[1]]
-    integrals = 0.8 + 0.5 * np.sin(0.9 * u) * np.cos(0.7 * v)
+    integrals = 0.8 + 0.5 * np.sin(0.4 * u) * np.cos(0.3 * v)
     integrals[:, :8] = integrals[:, -8:] = 0
     return np.rint(60_000 * np.exp(-integrals) + 10).astype(np.uint16), integrals
 
@@ -67,7 +67,7 @@ def test_all_corrections_together_give_back_what_was_put_in():
     counts = np.rint(0.9 * 60_000 * np.exp(-hardened) + 10).astype(np.uint16)
     spoilt = counts.copy()
     spoilt[20, 3], spoilt[5, 45] = 65_000, 64_000
-    wanted = Corrections(zinger_threshold=0.05, air_columns=5, hardening=(1.0, 0.1))
+    wanted = Corrections(zinger_threshold=0.1, air_columns=5, hardening=(1.0, 0.1))
     preparation = prepared(corrections=wanted)
     result, clipped = preparation.line_integrals(spoilt, INFO)
     np.testing.assert_allclose(result, integrals, atol=2e-3)

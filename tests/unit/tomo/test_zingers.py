@@ -64,6 +64,22 @@ def test_noise_edges_bars_and_slits_of_a_sample_are_left_as_they_are():
         np.testing.assert_array_equal(frame, before)
 
 
+@pytest.mark.parametrize("width", [3.0, 4.0, 6.0])
+def test_small_round_details_of_a_sample_are_left(width):
+    v, u = np.mgrid[0:60, 0:60]
+    detail = np.exp(-((v - 30.2) ** 2 + (u - 20.1) ** 2) * 4 * np.log(2) / width**2)
+    frame = noisy((0.3 + 0.6 * detail).astype(np.float32))
+    assert remove_zingers(frame, THRESHOLD) == 0
+
+
+def test_a_hit_blurred_by_the_scintillator_is_found():
+    v, u = np.mgrid[0:60, 0:60]
+    frame = noisy(np.full((60, 60), 0.4, dtype=np.float32))
+    frame += np.exp(-((v - 30) ** 2 + (u - 20) ** 2) / (2 * 0.65**2)).astype(np.float32)
+    assert remove_zingers(frame, THRESHOLD) >= 1
+    assert frame.max() < 0.8
+
+
 def test_in_the_shadow_of_the_sample_weaker_zingers_are_found():
     shadow = noisy(np.full((60, 60), 0.04, dtype=np.float32))
     shadow[30, 20] += 0.06
