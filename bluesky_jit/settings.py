@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "BLUESKY_JIT_"
 POSITIVE = {
     "geometry": ("pixel_mm", "source_axis_mm", "source_detector_mm"),
     "intake": ("queue_frames",),
-    "tomo": ("turns", "memory_gb", "angles_per_turn", "saturation_counts"),
+    "tomo": ("turns", "memory_gb", "angles_per_turn", "saturation_counts", "workers"),
     "slices": ("voxel_mm", "size", "updates_per_s", "preview_size"),
     "learn": ("batch", "patch", "buffer"),
 }
@@ -121,6 +121,8 @@ class TomoSettings:
     kernel: Literal["auto", "cuda", "numba", "reference", "astra"] = "auto"
     """What backprojects; `auto`: `cuda` on a GPU that can, else `numba`. For checks, and far too slow for live use:
     `reference`, plain NumPy, exact, and `astra`, the ASTRA toolbox on a GPU."""
+    workers: int | None = None
+    """Most cores that one reconstruction takes at a time; None: all that the process may use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,7 +71,7 @@ class Intake:
         """Open a run, with the darks and flats of the run that it names."""
         session, lender = self._session, start.tomo.get("dark_flat_uid")
         dark_flat = self._dark_flats.get(str(lender))
-        session.open_run(LiveRun(start, session.settings, dark_flat=dark_flat))
+        session.open_run(LiveRun(start, session.settings, dark_flat=dark_flat, pool=session.workers))
         if lender and dark_flat is None:
             session.report(
                 Problem(

@@ -21,6 +21,8 @@ from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid, Vector
+from bluesky_jit.tomo.jobs import Pool
+from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.live import FilteredBackprojection
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
@@ -31,8 +33,19 @@ NORMALS: dict[str, Vector] = {"XY": (0.0, 0.0, 1.0), "XZ": (0.0, 1.0, 0.0), "YZ"
 class LiveRun:
     """Hold the state of one run. Each attribute is written by one stage only; others read it."""
 
-    def __init__(self, start: RunStart, settings: Settings, *, dark_flat: DarkFlat | None = None) -> None:
-        """Begin a run; dark_flat: the darks and flats of another run, for as long as this one has none."""
+    def __init__(
+        self,
+        start: RunStart,
+        settings: Settings,
+        *,
+        dark_flat: DarkFlat | None = None,
+        pool: Pool | None = None,
+    ) -> None:
+        """Begin a run.
+
+        dark_flat: the darks and flats of another run, for as long as this one has none; pool: where the kernel's tasks
+        run, by default in the thread that asks.
+        """
         self.start = start
         self.settings = settings
         self.frames = RunFrames(flats=lambda: self.flats)
@@ -43,6 +56,7 @@ class LiveRun:
         self.closed = False
         """The last slices are on their way to the sinks: written by slices."""
         self._dark_flat = dark_flat
+        self._pool = pool
         self.geometry: Geometry | None = None
         self.corrections = Corrections()
         self.reconstruction: Reconstructor | None = None
@@ -99,7 +113,7 @@ class LiveRun:
             filter=settings.tomo.filter,
             filter_cutoff=settings.tomo.filter_cutoff,
             corrections=self.corrections,
-            kernel=settings.tomo.kernel,
+            kernel=choose(settings.tomo.kernel, self._pool),
             dark_flat=self._dark_flat,
             saturation=settings.tomo.saturation_counts,
         )

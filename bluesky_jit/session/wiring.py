@@ -31,6 +31,7 @@ from bluesky_jit.session.learning_stages import PairMaker, Training
 from bluesky_jit.session.publish_stage import Publishing
 from bluesky_jit.session.run import NORMALS, LiveRun
 from bluesky_jit.session.slices_stage import Slices
+from bluesky_jit.session.workers import Workers, available_cores
 from bluesky_jit.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,8 @@ class Session:
         self.paused = False
         self.update_number = 0
         self.recon_time_ms = float("nan")
+        self.workers: Workers | None = None
+        """Threads lent to the kernels, from start to stop."""
         self._given_sinks = sinks
         self._sinks: list[Sink] = []
         self._latest: dict[tuple[str, ImageKind], Update] = {}
@@ -99,6 +102,7 @@ class Session:
             Stage(name, body, self.report, background=background) for name, (body, background) in loops.items()
         ]
         self._sinks = list(self._given_sinks) if self._given_sinks is not None else default_sinks(self)
+        self.workers = Workers(self.settings.tomo.workers or available_cores())
         for stage in self._stages:
             stage.start()
         return self
@@ -111,6 +115,8 @@ class Session:
         for stage in self._stages:
             if not stage.join(JOIN_S):
                 logger.warning("stage %s is still busy after %g s and is left behind", stage.name, JOIN_S)
+        if self.workers is not None:
+            self.workers.close()
         for message in self.outbox.take(0):
             self.to_sinks(message)
         for sink in self._sinks:
