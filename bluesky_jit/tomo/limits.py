@@ -98,8 +98,8 @@ def _many_zingers(dark_flat: DarkFlat, found: Found) -> str:
     if found.zingers_per_frame <= MANY_ZINGERS * n_v * n_u:
         return ""
     return (
-        f"more than {MANY_ZINGERS:.1%} of the pixels are replaced as zingers, so noise must be among them: raise "
-        "tomo.zinger_threshold until a projection loses a few tens"
+        f"more than {MANY_ZINGERS:.1%} of the pixels are replaced as zingers, which is many: raise "
+        "tomo.zinger_threshold if the sample's detail suffers, or look for stray radiation"
     )
 
 

@@ -1,9 +1,9 @@
 """Take out zingers: bright spots, up to two pixels across, that a stray photon or cosmic ray leaves in one frame.
 
-A pixel is a zinger when it exceeds all sixteen pixels at a distance of two, by more than noise explains, and when most
-of the eight between fall off at once. Edges, lines and slits of the sample go on to at least one of the sixteen, and
-round details of three pixels reach most of the eight, so they stay. So does a zinger that has something brighter, or
-another zinger, at a distance of two.
+A pixel is a zinger when it exceeds all sixteen pixels at a distance of two, by more than noise explains and by more
+than they differ among each other, and when most of the eight between fall off at once. Edges, lines and slits of the
+sample go on to at least one of the sixteen, and round details of three pixels reach most of the eight, so they stay.
+So does a zinger that has something brighter, or another zinger, at a distance of two.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def _remove(transmission, threshold):
         if _count(first, second, middle, fourth, last, threshold, n_u):
             for u in range(n_u):
                 excess = _excess(first, second, middle, fourth, last, threshold, u)
-                if excess > 0 and _is_sharp(second, middle, fourth, u + 2, excess):
-                    transmission[v, u] = _median_around(rows, v, u, n_v, n_u)
+                if excess > 0 and _is_sharp(rows, v, u, excess):
+                    transmission[v, u] = _median_around(rows, v, u)
                     found += 1
     return found
 
@@ -87,25 +87,34 @@ def _excess(first, second, middle, fourth, last, threshold, u):
 
 
 @njit(**OPTIONS)
-def _is_sharp(second, middle, fourth, u, excess):
-    """Say whether most neighbours of a bright pixel have much less than its excess over the ring around."""
-    limit = middle[u] - (1 - DARK) * excess
+def _is_sharp(rows, v, u, excess):
+    """Say whether a bright pixel stands alone: on even ground, with most of its eight neighbours dark."""
+    size = 2 * REACH + 1
+    brightest = rows[v % size, u + REACH]
+    limit = brightest - (1 - DARK) * excess
     dark = 0
-    for du in range(-1, 2):
-        dark += (second[u + du] < limit) + (middle[u + du] < limit) + (fourth[u + du] < limit)
+    for dv in range(-REACH, REACH + 1):
+        for du in range(-REACH, REACH + 1):
+            value = rows[(v + dv) % size, u + du + REACH]
+            if max(abs(dv), abs(du)) == REACH:
+                # Zeros lie outside the frame.
+                if 0 < value < brightest - 2 * excess:
+                    return False
+            elif value < limit:
+                dark += 1
     return dark >= LEAST_DARK
 
 
 @njit(**OPTIONS)
-def _median_around(rows, v, u, n_v, n_u):
+def _median_around(rows, v, u):
     """Return the median of those pixels at a distance of two that lie inside the frame; the rows as in `_remove`."""
     size = 2 * REACH + 1
     values = np.empty(size * size, np.float32)
     n = 0
     for dv in range(-REACH, REACH + 1):
         for du in range(-REACH, REACH + 1):
-            on_ring = max(abs(dv), abs(du)) == REACH
-            if on_ring and 0 <= v + dv < n_v and 0 <= u + du < n_u:
-                values[n] = rows[(v + dv) % size, u + du + REACH]
+            value = rows[(v + dv) % size, u + du + REACH]
+            if max(abs(dv), abs(du)) == REACH and value > 0:
+                values[n] = value
                 n += 1
     return np.median(values[:n])

@@ -34,7 +34,7 @@ def test_every_zinger_is_found_wherever_it_lies_and_nothing_else():
     # Apart from each other, for two hits that are two pixels apart hide each other.
     expected = np.array([*edges, *(8 * rng.permutation(np.mgrid[1:24, 1:29].reshape(2, -1).T)[:60])])
     hit = clean.copy()
-    hit[expected[:, 0], expected[:, 1]] += 1.5
+    hit[expected[:, 0], expected[:, 1]] += 2.5
     cleaned = hit.copy()
     assert remove_zingers(cleaned, THRESHOLD) == len(expected)
     changed = np.argwhere(cleaned != hit)
