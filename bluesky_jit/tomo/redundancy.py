@@ -5,7 +5,7 @@ These weights apply before the filter; `weights.py` has those of the angles, aft
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 import numpy as np
@@ -83,7 +83,7 @@ def short_scan_of(
 def row_weight(geometry: Geometry, angle_rad: float, scan: ShortScan | None) -> np.ndarray | None:
     """Return what each column of a projection counts, float64 (n_u,), before the filter; None where all count 1."""
     if geometry.extended_field:
-        return offset_weight(geometry)
+        return offset_weight(geometry, angle_rad)
     if scan is None or not takes_short_scans(geometry):
         return None
     return parker_weight(geometry, angle_rad, scan)
@@ -96,7 +96,7 @@ def parker_weight(geometry: ConeGeometry, angle_rad: float, scan: ShortScan) -> 
     1 and fade smoothly to 0 at both ends of the arc (Parker 1982; Kak and Slaney, eq. 3.200). An arc longer than it
     need be is that of a wider fan (Silver 2000).
     """
-    fan = fan_angles(geometry)
+    fan = fan_angles(geometry, angle_rad)
     half_fan = (scan.length_rad - np.pi) / 2
     beta = np.mod(angle_rad - scan.start_rad, 2 * np.pi)
     begins, ends = beta < 2 * (half_fan - fan), beta > np.pi - 2 * fan
@@ -106,27 +106,41 @@ def parker_weight(geometry: ConeGeometry, angle_rad: float, scan: ShortScan) -> 
     return weight if beta <= scan.length_rad else np.zeros(len(fan))
 
 
-def fan_angles(geometry: ConeGeometry) -> np.ndarray:
-    """Return the angle, float64 (n_u,) in rad, between each column's ray and the one through the axis.
+def fan_angles(geometry: ConeGeometry, angle_rad: float) -> np.ndarray:
+    """Return the angle, float64 (n_u,) in rad, between each column's ray and the one through the axis at an angle.
 
     It grows with u: a ray's direction in the sample turns with angle_rad + fan angle.
     """
-    across = (np.arange(geometry.n_u) - geometry.u_centre) * geometry.voxel_mm
-    return np.arctan(across / geometry.source_axis_mm) - np.arctan(geometry.axis_offset_mm / geometry.source_axis_mm)
+    columns = np.append(np.arange(geometry.n_u), _axis_column(geometry, angle_rad))
+    angles = np.arctan((columns - geometry.u_centre) * geometry.voxel_mm / geometry.source_axis_mm)
+    return angles[:-1] - angles[-1]
 
 
-def offset_weight(geometry: Geometry) -> np.ndarray:
+def _axis_column(geometry: Geometry, angle_rad: float) -> float:
+    """Return the column where the axis is seen, with the shifts measured at that angle."""
+    u, _, w = geometry.matrices(np.array([angle_rad]))[0, :, 3]
+    return float(u / w)
+
+
+def offset_weight(geometry: Geometry, angle_rad: float) -> np.ndarray:
     """Return each column's weight, float64 (n_u,) from 0 to 2, for a detector that sees half of a wide sample.
 
     Over a full turn, lines near the axis are met twice and those further out once: w(γ) + w(−γ) = 2, with a smooth
-    step (Wang 2002) as wide as the overlap, which falls to 0 where the detector ends on its short side.
+    step (Wang 2002) as wide as the overlap, which falls to 0 where the detector ends on its short side. The step is
+    centred on where the axis is seen at this angle, and as wide as every angle leaves room for.
     """
-    if isinstance(geometry, ConeGeometry):
-        from_axis = fan_angles(geometry)
+    nominal = replace(geometry, calibration=None)
+    if isinstance(geometry, ConeGeometry) and isinstance(nominal, ConeGeometry):
+        from_axis, usual = (fan_angles(of, angle_rad) for of in (geometry, nominal))
     else:
-        from_axis = (np.arange(geometry.n_u) - geometry.u_centre) * geometry.voxel_mm - geometry.axis_offset_mm
-    long_side = 1 if from_axis[-1] + from_axis[0] >= 0 else -1
-    overlap = -min(long_side * from_axis[0], long_side * from_axis[-1])
+        columns = np.arange(geometry.n_u)
+        from_axis, usual = ((columns - _axis_column(of, angle_rad)) * geometry.voxel_mm for of in (geometry, nominal))
+    long_side = 1 if usual[-1] + usual[0] >= 0 else -1
+    overlap = -min(long_side * usual[0], long_side * usual[-1])
+    if geometry.calibration:
+        sway_mm = geometry.calibration.largest("sample_x_mm")
+        sway_mm += geometry.calibration.largest("detector_u_mm") * geometry.voxel_mm / geometry.pixel_mm
+        overlap -= sway_mm * (geometry.curvature or 1.0)
     if overlap <= 0:
         raise ValueError(
             "the detector does not see the rotation axis, so an extended field has a hole in the middle: "

@@ -27,7 +27,7 @@ GRID = Grid.slice_xy(voxel_mm=0.7, shape=(44, 44))
 
 
 def weight_at(geometry, scan, angle_rad, fan):
-    return np.interp(fan, fan_angles(geometry), parker_weight(geometry, angle_rad, scan))
+    return np.interp(fan, fan_angles(geometry, 0.0), parker_weight(geometry, angle_rad, scan))
 
 
 @pytest.mark.parametrize("offset_mm", [0.0, 1.5, -3.0])
@@ -49,9 +49,9 @@ def test_lines_that_meet_again_are_really_the_same(offset_mm):
     # The sign of γ: drawn in the sample's frame, with nothing but the geometry's matrices.
     geometry = replace(WIDE, axis_offset_mm=offset_mm)
     turned, column = 0.7, 120
-    fan = fan_angles(geometry)[column]
+    fan = fan_angles(geometry, 0.0)[column]
     opposite = turned + np.pi + 2 * fan
-    partner = np.interp(-fan, fan_angles(geometry), np.arange(geometry.n_u))
+    partner = np.interp(-fan, fan_angles(geometry, 0.0), np.arange(geometry.n_u))
     there, back = geometry.matrices(np.array([turned, opposite]))
     for depth_mm in (-8.0, 3.0, 11.0):
         point = point_seen(there, column, depth_mm, turned)
@@ -95,9 +95,9 @@ def test_only_a_fan_about_an_upright_axis_that_sees_the_whole_sample_takes_short
 def test_the_two_weights_of_a_line_in_an_extended_field_sum_to_two(kind, side):
     wide = WIDE if kind == "cone" else ParallelGeometry(n_u=161, n_v=4, pixel_mm=0.33)
     geometry = replace(wide, detector_u_mm=side * 60 * wide.pixel_mm, axis_offset_mm=0.5, extended_field=True)
-    weight = offset_weight(geometry)
+    weight = offset_weight(geometry, 0.0)
     if kind == "cone":
-        place = fan_angles(geometry)
+        place = fan_angles(geometry, 0.0)
     else:
         place = (np.arange(161) - geometry.u_centre) * geometry.voxel_mm - geometry.axis_offset_mm
     overlap = min(-place[0], place[-1])

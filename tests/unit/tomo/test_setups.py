@@ -41,6 +41,8 @@ SET_UPS = {
     "shifts measured angle by angle": {"calibration": WOBBLE},
     "measured shifts of a leaning detector": {"calibration": WOBBLE, "detector_roll_rad": 0.05},
     "a slightly tilted axis": {"axis_tilt_rad": 0.02},
+    "one side of the sample": {"extended_field": True, "detector_u_mm": 13, "detector_yaw_rad": 0.1},
+    "one side of a sample that wobbles": {"extended_field": True, "detector_u_mm": -13, "calibration": WOBBLE},
 }
 
 
