@@ -36,7 +36,12 @@ class VirtualDetector:
 
 def virtual_detector(geometry: Geometry) -> VirtualDetector | None:
     """Make the virtual detector; None when the real one, however shifted, stands square to the central ray."""
-    return VirtualDetector(to_real=geometry.to_real) if geometry.needs_resampling else None
+    if not geometry.needs_resampling:
+        return None
+    detector = VirtualDetector(to_real=geometry.to_real)
+    # Compiled, or loaded from the cache, before the first frame comes.
+    detector.seen(np.zeros((1, 1), dtype=np.float32))
+    return detector
 
 
 @njit(cache=True, **OPTIONS)
