@@ -45,6 +45,13 @@ def test_text_becomes_the_settings_type() -> None:
         ({"learn": 3}, "give a table of settings"),
         ({"slices": {"updates_per_s": 0}}, "slices.updates_per_s is 0.0: give a number above 0"),
         ({"tomo": {"turns": "-1"}}, "tomo.turns is -1.0: give a number above 0"),
+        (
+            {"tomo": {"zinger_threshold": -0.1}},
+            "tomo.zinger_threshold is -0.1: give a number above 0, or 0 to leave it",
+        ),
+        ({"tomo": {"filter_cutoff": 1.5}}, "tomo.filter_cutoff is 1.5: give a number above 0 and at most 1"),
+        ({"tomo": {"hardening": "1;2"}}, "tomo.hardening is '1;2': give numbers, like"),
+        ({"tomo": {"hardening": 1.2}}, "tomo.hardening is 1.2: give numbers, like"),
         ({"tomo": {"turns": "nan"}}, "give a finite number"),
         ({"epics": {"ca_port": 65536}}, "epics.ca_port is 65536: give a port from 0 to 65535"),
     ],
@@ -52,6 +59,11 @@ def test_text_becomes_the_settings_type() -> None:
 def test_what_does_not_fit_is_named(changes: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         load_settings(environment={}, **changes)
+
+
+@pytest.mark.parametrize("value", [[1, 0.05], "1, 0.05", "1,0.05,"])
+def test_a_list_of_numbers_comes_from_a_file_or_as_text(value: object) -> None:
+    assert load_settings(environment={}, tomo={"hardening": value}).tomo.hardening == (1.0, 0.05)
 
 
 def test_the_tiled_key_is_in_no_printout() -> None:
