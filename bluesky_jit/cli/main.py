@@ -52,6 +52,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(replay)
     replay.set_defaults(command=_replay)
 
+    volume = commands.add_parser("reconstruct", help="reconstruct the whole volume of a stored scan")
+    volume.add_argument("scan", type=Path, help="the file: Data Exchange or NXtomo")
+    volume.add_argument("output", type=Path, help="what to write: a name that ends in .zarr, .h5 or .tif")
+    volume.add_argument(
+        "--heights",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="lowest and highest plane in mm, 0 the middle",
+    )
+    _add_settings(volume)
+    volume.set_defaults(command=_reconstruct)
+
     bench = commands.add_parser("bench", help="measure, and write docs/benchmarks")
     bench.add_argument("family", choices=("live",))
     bench.add_argument("--quick", action="store_true", help="a short pass that shows that it works")
@@ -107,6 +120,13 @@ def _replay(options: argparse.Namespace) -> None:
     if options.rate <= 0 or options.turns < 1:
         raise ValueError(f"--rate is {options.rate} and --turns {options.turns}: give positive numbers")
     replay_file(options.scan, settings_of(options), rate_hz=options.rate, turns=options.turns)
+
+
+def _reconstruct(options: argparse.Namespace) -> None:
+    from bluesky_jit.cli.reconstruct import reconstruct_file
+
+    heights = tuple(options.heights) if options.heights else None
+    reconstruct_file(options.scan, options.output, settings_of(options), heights_mm=heights)
 
 
 def _bench(options: argparse.Namespace) -> None:

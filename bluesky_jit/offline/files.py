@@ -1,0 +1,88 @@
+"""Write volumes plane by plane: Zarr, HDF5 or TIFF, by the name's ending."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import h5py
+import numpy as np
+import tifffile
+import zarr
+
+FORMATS = {".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".nxs": "hdf5", ".tif": "tiff", ".tiff": "tiff"}
+DATASET = "volume"
+CHUNK = 256
+"""Points along a chunk's rows and columns: 256 kB a plane, which both disks and viewers like."""
+
+
+class Planes(Protocol):
+    """Take planes in any order and give them back, as an array (nz, ny, nx) does."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+    def __setitem__(self, key: slice, value: np.ndarray) -> None: ...
+
+    def __getitem__(self, key: Any) -> Any: ...
+
+
+@contextmanager
+def volume_file(
+    path: Path, *, shape: tuple[int, int, int], voxel_mm: float, attributes: Mapping[str, Any]
+) -> Iterator[Planes]:
+    """Create a float32 volume of attenuation in 1/mm; it gets its name only when all of it is written.
+
+    attributes: what JSON keeps. Raises ValueError for an ending that is not known, FileExistsError for a file that is
+    there.
+    """
+    kind = require_new(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    _remove(part)
+    described = {"units": "1/mm", "voxel_mm": voxel_mm, "axes": "zyx", **attributes}
+    chunks = (1, min(CHUNK, shape[1]), min(CHUNK, shape[2]))
+    try:
+        if kind == "zarr":
+            yield zarr.create_array(store=part, shape=shape, chunks=chunks, dtype="float32", attributes=described)  # pyright: ignore[reportReturnType]
+        elif kind == "hdf5":
+            with h5py.File(part, "w") as file:
+                dataset = file.create_dataset(DATASET, shape=shape, dtype="float32", chunks=chunks)
+                for name, value in described.items():
+                    dataset.attrs[name] = value if isinstance(value, str | float | int) else json.dumps(value)
+                yield dataset  # pyright: ignore[reportReturnType]
+        else:
+            # ImageJ and its kin read the spacing from here.
+            note = {"axes": "ZYX", "spacing": voxel_mm, "unit": "mm", "description": json.dumps(described)}
+            resolution = (1 / voxel_mm, 1 / voxel_mm)
+            planes = tifffile.memmap(
+                part, shape=shape, dtype=np.float32, bigtiff=True, metadata=note, resolution=resolution
+            )
+            yield planes  # pyright: ignore[reportReturnType]
+            planes.flush()
+            del planes
+    except BaseException:
+        _remove(part)
+        raise
+    part.rename(path)
+
+
+def require_new(path: Path) -> str:
+    """Return a volume's format; raise when its ending is not known or something is already there."""
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}: give one of {', '.join(FORMATS)}")
+    if path.exists():
+        raise FileExistsError(f"{path} exists already: give another name, or remove it first")
+    return kind
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
