@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 SEAM_RAD = np.pi / 12
 """A gap up to this wide is lost frames; a wider one is an arc not measured, ..."""
@@ -51,11 +52,11 @@ def covered_arc(angles_rad: np.ndarray, period_rad: float) -> Arc:
             widest_inside_rad=period_rad,
             closed=False,
         )
-    gaps = np.diff(folded, append=folded[0] + period_rad)
-    widest = int(np.argmax(gaps))
+    gaps = np.empty(n)
+    gaps[:-1], gaps[-1] = folded[1:] - folded[:-1], folded[0] + period_rad - folded[-1]
+    widest = int(gaps.argmax())
     gap = float(gaps[widest])
-    others = np.delete(gaps, widest)
-    n_repeated = np.count_nonzero(others <= SAME_ANGLE * others.mean())
+    n_repeated = np.count_nonzero(gaps <= SAME_ANGLE * (period_rad - gap) / (n - 1))
     spacing = (period_rad - gap) / max(n - 1 - n_repeated, 1)
     if gap <= max(SEAM_RAD, SEAM_STEPS * spacing):
         return Arc(
@@ -69,13 +70,14 @@ def covered_arc(angles_rad: np.ndarray, period_rad: float) -> Arc:
             closed=True,
         )
     first = float(folded[(widest + 1) % n])
+    gaps[widest] = 0.0
     return Arc(
         period_rad=period_rad,
         start_rad=first - spacing / 2,
         length_rad=period_rad - gap + spacing,
         spacing_rad=spacing,
         largest_gap_rad=gap,
-        widest_inside_rad=float(others.max()),
+        widest_inside_rad=float(gaps.max()),
         closed=False,
     )
 
@@ -98,25 +100,39 @@ def arc_weights(angles_rad: np.ndarray, arc: Arc) -> np.ndarray:
     if n == 0:
         return np.zeros(0)
     position = np.mod(np.asarray(angles_rad, dtype=np.float64) - arc.start_rad, arc.period_rad)
-    order = np.argsort(position, kind="stable")
-    group = _same_angles(position[order], arc)
-    members = np.bincount(group)
-    centres = np.bincount(group, weights=position[order]) / members
-    if arc.closed:
-        edges = (centres + np.append(centres[1:], centres[0] + arc.period_rad)) / 2
-        widths = np.diff(edges, prepend=edges[-1] - arc.period_rad)
-    else:
-        edges = np.concatenate([[0.0], (centres[1:] + centres[:-1]) / 2, [arc.length_rad]])
-        widths = np.diff(edges)
+    order = position.argsort(kind="stable")
     weights = np.empty(n)
-    weights[order] = (widths / members)[group]
+    same = SAME_ANGLE * arc.length_rad / n
+    weights[order] = _shares(position[order], same, arc.length_rad, arc.period_rad, arc.closed)
     return weights
 
 
-def _same_angles(position: np.ndarray, arc: Arc) -> np.ndarray:
-    """Number the groups of (nearly) equal angles in sorted positions (n,).
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shares(position, same, length, period, closed):
+    """Share an arc out to sorted positions (n,); those nearer to each other than `same` are one angle, and share.
 
-    Half gaps alone would give the middle one of three repeated angles nothing and waste what it measured.
+    Half gaps alone would give the middle one of three repeated angles nothing and waste what it measured. Compiled,
+    since it is wanted for every projection that comes.
     """
-    apart = np.diff(position) > SAME_ANGLE * arc.length_rad / len(position)
-    return np.concatenate([[0], np.cumsum(apart)])
+    n = len(position)
+    first = np.empty(n + 1, dtype=np.int64)
+    centre = np.empty(n)
+    groups = 0
+    for k in range(n):
+        if k == 0 or position[k] - position[k - 1] > same:
+            first[groups] = k
+            centre[groups] = 0.0
+            groups += 1
+        centre[groups - 1] += position[k]
+    first[groups] = n
+    for g in range(groups):
+        centre[g] /= first[g + 1] - first[g]
+    begin = (centre[groups - 1] - period + centre[0]) / 2 if closed else 0.0
+    end = begin + period if closed else length
+    shares = np.empty(n)
+    for g in range(groups):
+        low = (centre[g - 1] + centre[g]) / 2 if g > 0 else begin
+        high = (centre[g] + centre[g + 1]) / 2 if g + 1 < groups else end
+        for k in range(first[g], first[g + 1]):
+            shares[k] = (high - low) / (first[g + 1] - first[g])
+    return shares
