@@ -192,7 +192,9 @@ class SetUp(ABC):
 
         The virtual detector follows the calibration's shifts of the real one as they are near the central ray.
         """
-        return self._projected(angles_rad, np.eye(3), np.linalg.inv(self._lean[:2, :2]))
+        # Wanted with every projection that comes, so that nothing is worked out that is not needed.
+        shift_axes = np.linalg.inv(self._lean[:2, :2]) if self.calibration else np.eye(2)
+        return self._projected(angles_rad, np.eye(3), shift_axes)
 
     def detector_matrices(self, angles_rad: np.ndarray) -> np.ndarray:
         """Return float64 (n, 3, 4): homogeneous sample point (mm) -> pixel of the real detector (u·w, v·w, w)."""
