@@ -46,7 +46,7 @@ def match_seam(views: Views, start: float) -> tuple[float, float, float] | None:
     last, first, angles = seam
     axis, found = start, None
     for _ in range(ROUNDS):
-        sides = _spectrum(last, first, axis, views.fan.n_u)
+        sides = _spectrum(last, first, angles, axis, views.fan.n_u)
         if sides is None:
             return None
         found = min((_most_likely(sides, angles, width) for width in WIDTHS), key=lambda likelihood: likelihood.cost)
@@ -128,7 +128,7 @@ def _most_likely(sides: _Spectrum, angles: np.ndarray, width: float) -> _Likelih
     return _Likelihood(step=float(shifts[best]), error=error, gain=gain, cost=cost)
 
 
-def _spectrum(last: np.ndarray, first: np.ndarray, axis: float, n_u: int) -> _Spectrum | None:
+def _spectrum(last: np.ndarray, first: np.ndarray, angles: np.ndarray, axis: float, n_u: int) -> _Spectrum | None:
     """Mirror the first views about the axis, and transform both sides as far as they overlap."""
     reach = min(axis, n_u - 1 - axis)
     if reach < SPAN_PX:
@@ -145,7 +145,10 @@ def _spectrum(last: np.ndarray, first: np.ndarray, axis: float, n_u: int) -> _Sp
     noise = float(np.mean(power[int(NOISE_QUARTER * len(power)) :]))
     # Smoothed, or single peaks of the noise would pass for signal.
     signal = np.maximum(uniform_filter1d(power, SMOOTHED) - noise, 0.0)
-    telling = (signal > WORTH_HAVING * noise) & (omega > 0)
+    n_before = last.shape[1]
+    closest = float(np.abs(angles[:n_before, None] - angles[None, n_before:]).min())
+    # Beyond, views on the two sides of the seam have nothing in common any more.
+    telling = (signal > WORTH_HAVING * noise) & (omega > 0) & (reach * omega * closest < 2 * np.pi)
     if not telling.any():
         return None
     return _Spectrum(
@@ -153,7 +156,7 @@ def _spectrum(last: np.ndarray, first: np.ndarray, axis: float, n_u: int) -> _Sp
         omega=omega[telling],
         signal=signal[telling],
         noise=np.maximum(noise, NOISELESS * signal[telling]),
-        n_before=last.shape[1],
+        n_before=n_before,
         share=len(columns) / n_padded,
         reach=reach,
     )
