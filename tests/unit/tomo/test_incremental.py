@@ -1,6 +1,7 @@
 """Slices that are asked for again: as exact as made anew, at the cost of what has changed."""
 
 import logging
+import threading
 
 import numpy as np
 import pytest
@@ -243,6 +244,45 @@ def test_projections_that_come_while_a_slice_is_made_do_no_harm(come):
     kernel.meanwhile = push_more
     images(result, XY)
     assert_as_if_made_anew(result, block, range(come + 1, come + 1 + N), grids=(XY,))
+
+
+def test_any_threads_may_ask_while_another_pushes():
+    block, result, ended = scan(STEP * np.arange(10 * N)), empty(), threading.Event()
+    for number in range(N):
+        result.push(frame(block, number))
+    seen: list[dict[int, np.ndarray]] = [{}, {}, {}]
+    came = threading.Condition()
+
+    def read(images_by_last):
+        while not ended.is_set():
+            made = result.slices((XY, XZ))
+            if made is not None:
+                with came:
+                    images_by_last[made.angles.last_id - 1000] = made.images[0]
+                    came.notify_all()
+
+    readers = [threading.Thread(target=read, args=(images_by_last,)) for images_by_last in seen]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(N, 10 * N):
+            result.push(frame(block, number))
+            if number % 40 == 0:
+                # Readers meet more than the end.
+                with came:
+                    assert came.wait_for(lambda last=number: any(last in images_by_last for images_by_last in seen), 30)
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+    for images_by_last in seen:
+        for last in sorted(images_by_last)[:: max(1, len(images_by_last) // 8)]:
+            anew = empty()
+            for number in range(last - N + 1, last + 1):
+                anew.push(frame(block, number))
+            expected = images(anew, XY)[0]
+            np.testing.assert_allclose(images_by_last[last], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    assert sum(map(len, seen)) > 8
 
 
 def test_now_and_then_a_full_pass_checks_and_finds_rounding_only(caplog):
