@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from bluesky_jit.cli.processes import ChildProcess, free_ports, uninterrupted
-from bluesky_jit.settings import Settings, load_settings
+from bluesky_jit.settings import GeometrySettings, Settings, load_settings
 
 READY_S = 60.0
 API_KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"
@@ -168,7 +169,8 @@ class SimulatedBeamline:
 
 def _geometry_settings(metadata: dict[str, Any]) -> dict[str, Any]:
     """Return what the IOC says of its set-up as settings: the detector's size comes with the frames."""
-    return {key: value for key, value in metadata.items() if key not in ("n_u", "n_v")}
+    known = {field.name for field in fields(GeometrySettings)}
+    return {key: value for key, value in metadata.items() if key in known}
 
 
 def end_ca_client() -> None:
