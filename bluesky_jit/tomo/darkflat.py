@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,9 +28,10 @@ class FlatSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Compared:
-    """Hold each set's gain, and the reference of the first: what is the same for all of them."""
+    """Hold each set's gain, how it changes to the next, and the reference of the first: all but the gain is shared."""
 
     gains: tuple[np.ndarray, ...]
+    changes: tuple[np.ndarray, ...]
     first: Reference
 
 
@@ -126,10 +128,9 @@ class DarkFlat:
             self._compared = self._compare()
         first, part = self._place(time_s, acquisition)
         if self._latest is None or self._latest[0] != (first, part):
-            gains = self._compared.gains
-            gain = gains[first]
+            gain = self._compared.gains[first]
             if part:
-                gain = gain + np.float32(part) * (gains[first + 1] - gain)
+                gain = gain + np.float32(part) * self._compared.changes[first]
             self._latest = ((first, part), replace(self._compared.first, gain=gain))
         return self._latest[1]
 
@@ -207,7 +208,8 @@ class DarkFlat:
         is_dead = np.logical_or.reduce([find_dead(self._dark, flats.mean) for flats in self._sets])
         gains = tuple(gain_of(self._dark, flats.mean, is_dead) for flats in self._sets)
         first = Reference(dark=self._dark, gain=gains[0], saturation=self._saturation, **neighbours(is_dead))
-        return _Compared(gains=gains, first=first)
+        changes = tuple(after - before for before, after in pairwise(gains))
+        return _Compared(gains=gains, changes=changes, first=first)
 
     def _place(self, time_s: float, acquisition: int) -> tuple[int, float]:
         """Return the set before a projection, and how far, from 0 to 1, the projection lies on the way to the next."""
