@@ -93,6 +93,8 @@ def result_for(jobs: Jobs, out: np.ndarray | None) -> np.ndarray:
     lengths = {name: len(getattr(jobs, name)) for name in ("matrices", "slots", "scales", "splits")}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the columns of a job table are of different lengths, {lengths}: give one row a projection")
+    if n and not np.isfinite(jobs.matrices).all():
+        raise ValueError("the job table's matrices hold numbers that are not finite: check the geometry and the angles")
     if len({grid.shape for grid in jobs.grids}) > 1:
         shapes = sorted({grid.shape for grid in jobs.grids})
         raise ValueError(f"grids of shapes {shapes} are in one job table: give one table for each shape")

@@ -1,6 +1,9 @@
 """The reference answer, against SciPy's interpolation."""
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 from scipy.ndimage import map_coordinates
 
 from bluesky_jit.tomo.geometry import ConeGeometry
@@ -42,3 +45,12 @@ def test_points_off_the_detector_or_behind_the_source_read_zero():
     result = ReferenceKernel().run(jobs_for(behind, image, angle_rad=0.0))
     assert np.isfinite(result).all()
     assert not result[0, 0, 0, :3].any()
+
+
+def test_matrices_that_are_not_finite_are_refused():
+    jobs = jobs_for(Grid.slice_xy(voxel_mm=1, shape=(4, 4)), np.ones((CONE.n_v, CONE.n_u)))
+    broken = replace(jobs, matrices=np.full_like(jobs.matrices, np.nan))
+    with pytest.raises(
+        ValueError, match="matrices hold numbers that are not finite: check the geometry and the angles"
+    ):
+        ReferenceKernel().run(broken)
