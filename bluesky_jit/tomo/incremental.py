@@ -209,6 +209,10 @@ class RunningImages:
             self._asked[grid] = None
         while len(self._asked) > REMEMBERED:
             self._asked.pop(next(iter(self._asked)), None)
+        for grid, running in list(self._running.items()):
+            # Of no use any more, and it would keep the memory of the store before.
+            if running.content.plan.view.projections is not plan.view.projections:
+                self._running.pop(grid, None)
         while self.kept_voxels > KEPT_VOXELS:
             self._running.pop(next(iter(self._running)), None)
 

@@ -1,7 +1,9 @@
 """Slices that are asked for again: as exact as made anew, at the cost of what has changed."""
 
+import gc
 import logging
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ GOLDEN = np.pi * (3 - np.sqrt(5))
 
 
 class CountingKernel:
-    """Run another kernel, note how many projections each call was for, and let something happen at a call."""
+    """Run another kernel, note how many projections each call was for and where they lay, let something happen."""
 
     def __init__(self):
         self.kernel = choose("numba")
@@ -32,6 +34,7 @@ class CountingKernel:
 
     def run(self, jobs, *, out=None):
         self.calls.append(len(jobs.slots))
+        self.store = weakref.ref(jobs.projections.values)
         meanwhile, self.meanwhile = self.meanwhile, None
         if meanwhile is not None:
             meanwhile()
@@ -215,6 +218,17 @@ def test_after_refiltering_everything_is_made_anew(change):
     if change == "axis":
         # The fan weight follows the axis, a little.
         assert 0 < np.abs(after - before).max() < 2e-3 * np.abs(after).max()
+
+
+def test_the_store_before_is_let_go_even_when_a_slice_is_never_asked_for_again():
+    kernel = CountingKernel()
+    result = warmed(scan(STEP * np.arange(N)), kernel=kernel, grids=(XY, XZ))
+    store = kernel.store
+    result.push(make_block("flat", np.full((1, CONE.n_v, CONE.n_u), 64_000)))
+    assert result.settle()
+    images(result, XY)
+    gc.collect()
+    assert store() is None
 
 
 def test_images_that_were_handed_out_are_nobody_elses():
