@@ -88,8 +88,8 @@ def geometry_of_vectors(vectors: np.ndarray, *, kind: str, n_u: int, n_v: int) -
         _, along, height = upright.apply(first).mean(axis=0)
         if -along <= TOLERANCE * pixel_mm:
             raise ValueError(
-                f"the source lies {max(-along, 0):.3g} mm before the rotation axis, where it has no image: give vectors "
-                "in mm from an origin on the axis, with the source outside the sample"
+                f"the source lies {-along:.3g} mm before the rotation axis, where it has no image: give vectors in mm "
+                "from an origin on the axis, with the source outside the sample"
             )
         tilt_rad = float(np.arctan2(height, -along))
     laboratory = Rotation.from_euler("x", tilt_rad) * upright
