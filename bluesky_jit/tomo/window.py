@@ -25,8 +25,9 @@ class WindowView:
     projections: the store that the slots lie in; slots: int64 (n,); serials: int64 (n,), counted as they came;
     angles_rad: float64 (n,), continuous over turns; acquisition, unique_ids: int64 (n,); frame_times_s: float64 (n,);
     clipped: float32 (n,), the fraction of clipped pixels; pushed: how many projections had come; filtered: whether all
-    these are (they are not before the first flat); whole: in "whole-turns", whether a window is; short_scan: the arc whose weights they were filtered with;
-    revision: grows whenever other projections are named, or the same ones filtered anew.
+    these are (they are not before the first flat); whole: in "whole-turns", whether a window is; short_scan: the arc
+    whose weights they were filtered with; revision: grows whenever other projections are named, or the same ones
+    filtered anew.
     """
 
     projections: Slots
