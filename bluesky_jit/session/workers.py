@@ -10,6 +10,10 @@ from typing import Self
 
 from bluesky_jit.tomo.jobs import Priority
 
+FEW_CORES = 3
+"""Up to so many workers the threads leave training pairs to the one that asks for them: frames, slices and the trainer
+need the other cores (docs/explanations/threads.md)."""
+
 Task = Callable[[], object]
 
 
@@ -23,7 +27,9 @@ def available_cores() -> int:
 class _Batch:
     """Hold the tasks of one call. All of it changes under the workers' lock only."""
 
-    def __init__(self, tasks: Sequence[Task], priority: Priority, number: int) -> None:
+    def __init__(self, tasks: Sequence[Task], priority: Priority, number: int, *, shared: bool) -> None:
+        self.shared = shared
+        """Whether others than the caller take of its tasks."""
         self.urgency = (priority, number)
         self._tasks = tasks
         self._started = 0
@@ -64,6 +70,7 @@ class Workers:
     def __init__(self, n: int) -> None:
         if n < 1:
             raise ValueError(f"tomo.workers is {n}: give at least 1, which is the thread that asks")
+        self._few = n <= FEW_CORES
         self._batches: list[_Batch] = []
         self._changed = threading.Condition()
         self._number = 0
@@ -76,7 +83,8 @@ class Workers:
         """Return when all tasks are done; raise what the first one to fail raised, when those that run have ended."""
         with self._changed:
             self._number += 1
-            batch = _Batch(tasks, priority, self._number)
+            shared = not (self._few and priority is Priority.PAIRS)
+            batch = _Batch(tasks, priority, self._number, shared=shared)
             self._batches.append(batch)
             self._changed.notify_all()
         while self._work(batch):
@@ -112,7 +120,7 @@ class Workers:
         """Run one task, of the caller's own batch or for a thread of any; return False when there is none left."""
         with self._changed:
             self._changed.wait_for(lambda: self._may_go_on(own))
-            batch = self._most_urgent() if own is None else own
+            batch = self._most_urgent(shared=True) if own is None else own
             if batch is None or not batch.waiting or (own is None and self._closed):
                 return False
             task = batch.take()
@@ -131,8 +139,10 @@ class Workers:
     def _may_go_on(self, own: _Batch | None) -> bool:
         """Tell whether a thread has something to do, or a caller's batch is the most urgent or has been taken."""
         if own is None:
-            return self._closed or self._most_urgent() is not None
+            return self._closed or self._most_urgent(shared=True) is not None
         return not own.waiting or self._most_urgent() is own
 
-    def _most_urgent(self) -> _Batch | None:
-        return min((batch for batch in self._batches if batch.waiting), key=lambda batch: batch.urgency, default=None)
+    def _most_urgent(self, *, shared: bool = False) -> _Batch | None:
+        """Return the batch whose tasks are to be taken next; shared: of those only that a thread may help with."""
+        waiting = (batch for batch in self._batches if batch.waiting and (batch.shared or not shared))
+        return min(waiting, key=lambda batch: batch.urgency, default=None)

@@ -93,7 +93,8 @@ def test_one_worker_is_the_calling_thread():
     assert names == [threading.current_thread().name]
 
 
-def test_an_urgent_job_overtakes_between_tasks(two):
+def test_an_urgent_job_overtakes_between_tasks(two, monkeypatch):
+    monkeypatch.setattr(two, "_few", False)
     order, busy, held = [], Gate(), Gate()
 
     def tasks(name, gates=()):
@@ -115,6 +116,17 @@ def test_an_urgent_job_overtakes_between_tasks(two):
     # The last pairs may be under way when the preview goes on.
     assert order[:9] == ["shown"] * 5 + ["pairs"] * 4
     assert sorted(order[9:]) == ["pairs"] + ["preview"] * 5
+
+
+def test_with_few_cores_pairs_are_left_to_the_thread_that_asks(two):
+    names, held = [], Gate()
+    # Something else is under way, so that the other thread is awake.
+    other = caller(two, [held.pass_through] * 2, Priority.SHOWN)
+    held.wait_until_arrived(2)
+    held.open()
+    two.run([lambda: names.append(threading.current_thread().name)] * 50, Priority.PAIRS)
+    other.join(PATIENCE_S)
+    assert set(names) == {threading.current_thread().name}
 
 
 def test_jobs_as_urgent_as_each_other_go_in_the_order_they_came():
