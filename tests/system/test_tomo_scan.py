@@ -20,13 +20,14 @@ from event_model import DocumentNames, schema_validators
 from ophyd import EpicsSignal
 from ophyd.utils import LimitError
 
+from bluesky_jit import JITCallback, Session
 from bluesky_jit.beamline import series
 from bluesky_jit.beamline.angles import angles_deg
 from bluesky_jit.beamline.camera import TomoCamera
 from bluesky_jit.beamline.plans import tomo_scan, tomo_step_scan
 from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
 from bluesky_jit.beamline.stage import RotationStage
-from bluesky_jit.settings import GeometrySettings
+from bluesky_jit.settings import GeometrySettings, load_settings
 
 pytestmark = pytest.mark.system
 
@@ -264,6 +265,22 @@ def test_counts_single_frames(beamline: Beamline) -> None:
     beamline.run(count([beamline.camera], 3))
     assert beamline.of("stop")[0]["num_events"] == {"primary": 3}
     assert beamline.read("primary").shape == (3, 32, 40)
+
+
+def test_part_of_a_turn_says_how_far_it_goes_and_is_weighted_as_it_comes(beamline: Beamline) -> None:
+    settings = load_settings(environment={}, learn={"enabled": False})
+    with Session(settings, sinks=[]) as session:
+        beamline.scan(JITCallback(session), turns=0.7, angles_per_turn=60, geometry=GEOMETRY)
+        [start] = beamline.of("start")
+        assert session.wait_for(lambda status: (status.run_uid, status.state) == (start["uid"], "idle"), 60.0)
+        run, update = session.run, session.latest("XY", "raw")
+        assert run is not None
+        assert run.reconstruction is not None
+        assert run.reconstruction.complete
+        assert run.reconstruction.warnings() == ()
+        assert update is not None
+        assert update.angles.count == 42
+        assert np.rad2deg(update.angles.arc_rad) == pytest.approx(252, abs=1)
 
 
 # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────────────
