@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -11,7 +10,14 @@ from urllib.parse import quote
 import numpy as np
 from event_model import DocumentRouter, RunRouter
 
-from bluesky_jit.intake.dialects import STREAM_KINDS, StreamKeys, asked_angle_key, is_tomography, read_stream
+from bluesky_jit.intake.dialects import (
+    STREAM_KINDS,
+    StreamKeys,
+    asked_angle_key,
+    even_steps_rad,
+    is_tomography,
+    read_stream,
+)
 from bluesky_jit.intake.frames import unix_times
 from bluesky_jit.intake.streams import StreamColumns
 from bluesky_jit.messages import Asset, AssetFrames, InlineFrames, Problem, RunMessage, RunStart, RunStop
@@ -273,19 +279,7 @@ class RunIntake(DocumentRouter):
         return self._even_steps(row, count)
 
     def _even_steps(self, row: int, count: int) -> np.ndarray:
-        order = self._start["tomo"].get("scan_mode") or "sequential"
-        if order != "sequential":
-            raise ValueError(
-                f"the run records no angle, and its scan_mode {order!r} has no even steps to take instead: give the "
-                "data key of the angle in tomo.angle_key or the setting intake.angle_key"
-            )
-        per_turn = self._start["tomo"].get("n_angles_per_rotation") or self._angles_per_turn_setting
-        if not per_turn:
-            raise ValueError(
-                "the run records no angle and does not say how many angles make a turn: give tomo.angle_key or "
-                "tomo.n_angles_per_rotation in its metadata, or set tomo.angles_per_turn"
-            )
-        return (row + np.arange(count)) * (2 * math.pi / float(per_turn))
+        return even_steps_rad(self._start["tomo"], self._angles_per_turn_setting, row, count)
 
     def _submit_frames(self, message: InlineFrames | AssetFrames) -> None:
         self._brought_frames = True

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bluesky_jit.messages import AngleSource, FrameKind
 from bluesky_jit.settings import IntakeSettings
 
@@ -80,6 +82,26 @@ def read_stream(
         unique_id=_key_ending(data_keys, "unique_id", "uniqueid"),
         frame_time=_key_ending(data_keys, "frame_time", "timestamp", "_time"),
     )
+
+
+def even_steps_rad(tomo: Mapping[str, Any], angles_per_turn: int | None, first: int, count: int) -> np.ndarray:
+    """Return the angles (count,) of projections from number `first` on, for a run that recorded none.
+
+    angles_per_turn: for runs that do not say. Raises ValueError when the steps cannot be known.
+    """
+    order = tomo.get("scan_mode") or "sequential"
+    if order != "sequential":
+        raise ValueError(
+            f"the run records no angle, and its scan_mode {order!r} has no even steps to take instead: give the "
+            "data key of the angle in tomo.angle_key or the setting intake.angle_key"
+        )
+    per_turn = tomo.get("n_angles_per_rotation") or angles_per_turn
+    if not per_turn:
+        raise ValueError(
+            "the run records no angle and does not say how many angles make a turn: give tomo.angle_key or "
+            "tomo.n_angles_per_rotation in its metadata, or set tomo.angles_per_turn"
+        )
+    return (first + np.arange(count)) * (2 * math.pi / float(per_turn))
 
 
 def _image_key(data_keys: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,15 @@ class StoredScan:
     taken_after: dict[FrameKind, np.ndarray] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def tomo(self) -> Mapping[str, Any]:
+        """Return what a run would say of its set-up: these files hold none of it that is read."""
+        return {}
+
+    @property
     def n_projections(self) -> int:
         return len(self.angles_rad)
 
@@ -46,9 +55,8 @@ class StoredScan:
         """Yield all darks, all flats and then projections, in blocks of at most `size` frames taken together."""
         for kind in kinds:
             n = len(self.rows[kind][1]) if kind in self.rows else 0
-            edges = np.flatnonzero(np.diff(self.taken_after.get(kind, np.zeros(n)))) + 1
-            for first, end in pairwise([0, *edges, n]):
-                yield from self._part(kind, int(first), int(end), size)
+            for first, end in taken_together(self.taken_after.get(kind, np.zeros(n)), n):
+                yield from self._part(kind, first, end, size)
 
     def blocks_as_taken(self, *, size: int = 64) -> Iterator[ProjectionBlock]:
         """Yield the same blocks in the order in which frames were taken, as far as the file says.
@@ -90,6 +98,12 @@ class StoredScan:
             angle_source="frame attribute",
             after=None if after is None else int(after[first]),
         )
+
+
+def taken_together(after: np.ndarray, n: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the end of each series of n frames with no projection between them; after: (n,)."""
+    edges = np.flatnonzero(np.diff(after)) + 1
+    yield from pairwise([0, *edges.tolist(), n])
 
 
 def open_scan(path: str | Path) -> StoredScan:
