@@ -7,9 +7,14 @@ import numpy as np
 from bluesky_jit.messages import ProjectionBlock
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
+from bluesky_jit.tomo.ramp import fan_weight
 from bluesky_jit.tomo.redundancy import ShortScan, row_weight, short_scan_of
 from bluesky_jit.tomo.weights import covered_arc
 from bluesky_jit.tomo.window import Window
+
+SAME_WEIGHT = 2e-4
+"""Change of a fan's weights that is not worth filtering the window again: a tenth of what values are held to. Where the
+axis is tracked, it moves again and again by less than a pixel."""
 
 
 class Filling:
@@ -24,8 +29,8 @@ class Filling:
         self._window = window
         self._preparation = preparation
         self._planned_arc_rad = planned_arc_rad
-        self._geometry = geometry
-        """What projections are filtered for."""
+        self._geometry = self._weighted_for = geometry
+        """What projections are filtered for, and what all of them were when the window was last filtered."""
         self._stale = False
         """Darks or flats have come that the window's projections were not filtered with."""
         self._known = 0
@@ -95,7 +100,7 @@ class Filling:
         if not stale and short_scan == view.short_scan:
             return False
         while True:
-            self._known = self._preparation.revision
+            self._known, self._weighted_for = self._preparation.revision, geometry
             self._window.refilter(lambda counts, info: self._filtered(counts, info, short_scan), short_scan=short_scan)
             # On the way rings may have come to be known, and the first projections deserve it too.
             if self._preparation.revision == self._known:
@@ -107,7 +112,11 @@ class Filling:
             return False
         self._preparation.set_geometry(geometry)
         self._geometry = geometry
-        return geometry.kind == "cone" or geometry.extended_field
+        if geometry.extended_field or self._window.view.short_scan:
+            # What counts once and what twice moves with the axis.
+            return True
+        change = fan_weight(geometry) - fan_weight(self._weighted_for)
+        return float(np.abs(change).max()) > SAME_WEIGHT
 
     def _filtered(self, counts: np.ndarray, info: FrameInfo, short_scan: ShortScan | None) -> tuple[np.ndarray, float]:
         return self._preparation.filtered(counts, info, row_weight(self._geometry, info.angle_rad, short_scan))

@@ -159,7 +159,7 @@ class FilteredBackprojection:
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.
 
-        Weights that depend on it follow when the thread that pushes settles.
+        Weights that depend on it follow when the thread that pushes settles, where they change by more than a trifle.
         """
         geometry = replace(self._geometry, axis_offset_mm=float(offset_mm))
         self._slot_geometry, self._geometry = widened(geometry, self._margins), geometry

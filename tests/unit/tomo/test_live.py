@@ -331,6 +331,29 @@ def test_moving_the_axis_gives_what_a_geometry_with_that_offset_gives():
         np.testing.assert_allclose(ours, expected, atol=2e-3 * 0.02)
 
 
+def test_weights_follow_the_axis_when_they_change_by_more_than_a_trifle():
+    offset = ConeGeometry(**{**_without_kind(CONE), "axis_offset_mm": 0.4})
+    block = projections(offset, BALLS, ANGLES)
+    tuned = reconstruction(darks(CONE), flats(CONE), block)
+    settled = []
+    # u reaches 12 mm at the axis, 100 mm from the source: the weights change by 1.2e-3 for each mm.
+    for offset_mm in (0.1, 0.15, 0.18, 0.25, 0.3, 0.4):
+        tuned.set_axis_offset(offset_mm)
+        settled.append(tuned.settle())
+    assert settled == [False, False, True, False, False, True]
+    right = images(reconstruction(darks(CONE), flats(CONE), block, geometry=offset))
+    for ours, expected in zip(images(tuned), right, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+def test_a_parallel_beams_weights_do_not_depend_on_the_axis():
+    parallel = ParallelGeometry(n_u=48, n_v=32, pixel_mm=0.5)
+    block = projections(parallel, BALLS, ANGLES)
+    result = reconstruction(darks(parallel), flats(parallel), block, geometry=parallel)
+    result.set_axis_offset(2.0)
+    assert not result.settle()
+
+
 def _without_kind(geometry):
     return {name: value for name, value in geometry.to_metadata().items() if name != "kind"}
 
