@@ -34,7 +34,7 @@ from bluesky_jit.tomo.kernels.lanes import (
 TILE_ROWS = 32
 TILE_VOXELS = 2048
 """Voxels in a tile: its positions and sums stay in the first-level cache."""
-BLOCK = 128
+BLOCK = 256
 """Voxels in a block: short enough that the loads of one go on beside the arithmetic of the next."""
 BLOCK_BYTES = 4 * BLOCK
 MARGIN = 0.01
