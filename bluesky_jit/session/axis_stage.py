@@ -64,7 +64,9 @@ class AxisWatch:
     def _is_due(self, run: LiveRun, reconstruction: Reconstructor, *, last: bool) -> bool:
         new = run.frames.ledger.count("projection") - self._looked_at
         if last:
-            return new > 0 and (self._looked_at == 0 or new >= run.angles_per_turn / 2)
+            # An estimate made while the last views of half a turn still lacked may be in doubt.
+            known = run.axis is not None and run.axis.trusted
+            return new > 0 and (not known or new >= run.angles_per_turn / 2)
         if not reconstruction.complete or time.monotonic() < self._next_s:
             return False
         return self._looked_at == 0 or new >= run.angles_per_turn

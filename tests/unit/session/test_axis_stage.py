@@ -158,3 +158,17 @@ def test_the_record_of_a_run_tells_the_estimate(streams: dict[str, np.ndarray]) 
     assert last["axis_offset_mm"] == WRONG_MM
     assert last["axis_estimate_mm"] == pytest.approx(0.0, abs=0.25)
     assert last["axis_confidence"] > 0.9
+
+
+def test_a_doubtful_first_estimate_is_made_again_when_the_run_has_ended(streams: dict[str, np.ndarray]) -> None:
+    """The window counts as complete some views before half a turn is over: the seam is then too wide to be sure."""
+    half = {**streams, "primary": streams["primary"][: ANGLES // 2]}
+    with session_with("estimate") as session:
+
+        def wait_for_the_first(number: int) -> None:
+            if number == ANGLES // 2 - 3:
+                assert session.wait_for(lambda status: bool(status.axis_confidence or status.axis_reason), SOON_S)
+
+        update = run(session, half, tomo=WRONG, between=wait_for_the_first)
+        assert abs(update.axis_offset_mm) < 0.5
+        assert session.status.axis_confidence > 0.8
