@@ -181,6 +181,11 @@ class FilteredBackprojection:
                 f"{block.kind} frames are {block.counts.shape[1:]} pixels and the geometry's detector {expected} "
                 "(rows, columns): correct n_v and n_u of the geometry, or the detector's region of interest"
             )
+        if block.counts.dtype != np.uint16:
+            raise ValueError(
+                f"{block.kind} frames are of type {block.counts.dtype}: give raw counts as uint16, which "
+                "bluesky_jit.intake.frames.as_counts makes of any numbers that fit"
+            )
         if block.kind == "projection":
             self._filling.take_projections(block, self._geometry)
             self._angle_source = block.angle_source

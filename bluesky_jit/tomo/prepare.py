@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bluesky_jit.tomo.air import Beam, beam_of, level_out, require_columns
-from bluesky_jit.tomo.correct import SATURATION, transmission
+from bluesky_jit.tomo.correct import SATURATION, make_reference, transmission
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.extended import Margins, widened
-from bluesky_jit.tomo.geometry import Geometry
+from bluesky_jit.tomo.geometry import Geometry, ParallelGeometry
 from bluesky_jit.tomo.hardening import linearised
 from bluesky_jit.tomo.phase import make_phase_filter, retrieved
 from bluesky_jit.tomo.ramp import filtered, make_filter
@@ -59,6 +59,14 @@ class Found:
             most_drift=max(self.most_drift, drift, key=abs),
             obstructed=self.obstructed + (beam is not None and beam.obstructed),
         )
+
+
+def _warm_up() -> None:
+    """Compile what every frame needs, or load it from the cache, before the first one comes."""
+    image = np.ones((2, 2), dtype=np.float32)
+    values, _ = transmission(np.ones((2, 2), dtype=np.uint16), make_reference(0 * image, 10 * image))
+    remove_zingers(values, 1.0)
+    filtered(values, make_filter(ParallelGeometry(n_u=2, n_v=2, pixel_mm=1.0)))
 
 
 class Preparation:
@@ -111,6 +119,7 @@ class Preparation:
         self._margins = margins
         self._filter_name, self._filter_cutoff = filter, filter_cutoff
         self.set_geometry(geometry)
+        _warm_up()
 
     def set_geometry(self, geometry: Geometry) -> None:
         """Filter for another geometry of the same detector from now on."""

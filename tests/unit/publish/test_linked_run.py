@@ -117,3 +117,19 @@ def test_images_of_other_kinds_are_not_recorded():
     run = linked_run()
     for turn in range(3):
         assert run.update(update(turn, turn, "preview")) == []
+
+
+def test_what_was_corrected_in_every_frame_is_in_the_record():
+    start = RunStart(run_uid="r", scan_id=3, plan_name="tomo_scan", time_s=0.0, tomo={})
+    geometry = ParallelGeometry(n_u=5, n_v=4, pixel_mm=0.1)
+    corrections = {"air_columns": 8, "hardening": [1.0, 0.1]}
+    opened = RunOpened(start=start, geometry=geometry, settings={}, corrections=corrections)
+    [(_, document)] = LinkedRun(opened, time_s=1.0).start()
+    assert document["corrections"] == corrections
+
+
+def test_zingers_clipped_pixels_and_the_beam_are_recorded_with_what_is_learned():
+    run = linked_run()
+    status = SessionStatus(time_s=5.0, clipped_fraction=0.01, zingers_per_frame=2.5, beam_level=0.97)
+    (data,) = events(run.status(status))
+    assert (data["clipped_fraction"], data["zingers_per_frame"], data["beam_level"]) == (0.01, 2.5, 0.97)

@@ -1,10 +1,14 @@
 """From raw counts to filtered values: every correction in its place."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from analytic_balls import make_block
 
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
+from bluesky_jit.tomo.live import FilteredBackprojection
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
 from bluesky_jit.tomo.ramp import filtered, make_filter
 
@@ -99,3 +103,11 @@ def test_without_corrections_a_zinger_stays_and_nothing_is_looked_for():
 def test_corrections_that_do_not_fit_the_set_up_are_refused(geometry, corrections, text):
     with pytest.raises(ValueError, match=text):
         Preparation(geometry, corrections=corrections)
+
+
+@pytest.mark.parametrize("kind", ["int32", "float32", "uint8"])
+def test_counts_of_another_type_are_refused_before_they_wrap_around(kind):
+    reconstruction = FilteredBackprojection(CONE, n_projections=8)
+    block = make_block("projection", np.ones((1, *SHAPE)), angles_rad=[0.0])
+    with pytest.raises(ValueError, match=f"projection frames are of type {kind}: give raw counts as uint16"):
+        reconstruction.push(replace(block, counts=block.counts.astype(kind)))
