@@ -38,6 +38,15 @@ def test_a_large_job_is_cut_into_tasks_of_about_a_millisecond(pool, geometry):
     assert pool.calls == [(2, Priority.SHOWN)]
 
 
+@pytest.mark.parametrize("geometry", [CONE, PARALLEL], ids=lambda geometry: geometry.kind)
+def test_the_answer_does_not_depend_on_how_the_tasks_fall(pool, monkeypatch, geometry):
+    jobs = jobs_on(noise_slots(geometry), LARGE, geometry=geometry, n_splits=2)
+    whole = NumbaKernel().run(jobs)
+    monkeypatch.setattr(cpu, "TASK_UPDATES", 30_000)
+    np.testing.assert_array_equal(NumbaKernel(pool).run(jobs), whole)
+    assert pool.calls[0][0] > 40
+
+
 def test_a_small_job_does_not_go_through_the_pool(pool):
     NumbaKernel(pool).run(jobs_on(noise_slots(), SLICE))
     assert pool.calls == []
