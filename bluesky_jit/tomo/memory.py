@@ -16,6 +16,6 @@ def require_memory(n_bytes: int, *, what: str, limit_gb: float | None = None) ->
         return
     origin = "tomo.memory_gb" if limit_gb is not None else "half of the free memory"
     raise ValueError(
-        f"{what} needs {n_bytes} bytes ({n_bytes / GB:.3g} GB) and may take {limit / GB:.3g} GB ({origin}): keep fewer "
+        f"{what} needs {n_bytes} bytes ({n_bytes / GB:.3g} GB) and may take {limit / GB:.2g} GB ({origin}): keep fewer "
         "projections (tomo.turns), bin the detector or read out less of it, or raise tomo.memory_gb"
     )
