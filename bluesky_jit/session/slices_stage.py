@@ -71,7 +71,7 @@ class Slices:
         if run.geometry is None or reconstruction is None or not (reconstruction.complete or run.drained):
             return
         shown = run.shown_grids(self._session.positions_mm)
-        made_of = (run.uid, reconstruction.revision, tuple(shown.values()))
+        made_of = (run.uid, reconstruction.revision, reconstruction.geometry, tuple(shown.values()))
         if made_of == self._shown and not (with_preview or self._weights_are_new(run)):
             # Projections have come that belong to the next whole window.
             return

@@ -90,7 +90,6 @@ class FilteredBackprojection:
             saturation=saturation,
         )
         self._filling = Filling(geometry, self._window, self._preparation, planned_arc_rad=planned_arc_rad)
-        self._moves = 0
         self._n_splits = n_splits
         self._kernel: Kernel = choose(kernel) if isinstance(kernel, str) else kernel
         self._shown = RunningImages(kernel=self._kernel, n_slots=self._window.n_slots)
@@ -148,8 +147,8 @@ class FilteredBackprojection:
 
     @property
     def revision(self) -> int:
-        """Return a number that grows whenever slices would be made of something else than before."""
-        return self._window.view.revision + self._moves
+        """Return a number that grows whenever slices would be made of other projections, or these filtered anew."""
+        return self._window.view.revision
 
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
@@ -163,7 +162,6 @@ class FilteredBackprojection:
         """
         geometry = replace(self._geometry, axis_offset_mm=float(offset_mm))
         self._slot_geometry, self._geometry = widened(geometry, self._margins), geometry
-        self._moves += 1
 
     def estimate_axis(self) -> AxisEstimate:
         """Estimate where the axis is, from the raw counts of the window and not from where it is set."""

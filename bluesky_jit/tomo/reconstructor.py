@@ -61,7 +61,7 @@ class Reconstructor(Protocol):
 
     @property
     def revision(self) -> int:
-        """Return a number that grows whenever slices would be made of something else than before."""
+        """Return a number that grows whenever slices would be made of other projections, or these filtered anew."""
         ...
 
     def set_axis_offset(self, offset_mm: float) -> None: ...
