@@ -98,15 +98,16 @@ class RunningImages:
     ) -> list[np.ndarray] | None:
         """Return float32 (nz, ny, nx) for each grid, or None when the view was overwritten meanwhile."""
         made: dict[Grid, np.ndarray] = {}
-        changes: dict[int, _Changes | None] = {}
+        # By identity, beside the content itself: while it is held, no other one has its identity.
+        changes: dict[int, tuple[_Content, _Changes | None]] = {}
         for grid in dict.fromkeys(grids):
             running = self._running.pop(grid, None)
             if running is None:
                 continue
             key = id(running.content)
             if key not in changes:
-                changes[key] = self._changes(running.content, plan, intact)
-            image = self._brought_up_to_date(running, grid, changes[key], intact, priority)
+                changes[key] = running.content, self._changes(running.content, plan, intact)
+            image = self._brought_up_to_date(running, grid, changes[key][1], intact, priority)
             if image is not None:
                 made[grid] = image
         missing = [grid for grid in dict.fromkeys(grids) if grid not in made]
