@@ -87,11 +87,16 @@ class Workers:
             batch = _Batch(tasks, priority, self._number, shared=shared)
             self._batches.append(batch)
             self._changed.notify_all()
-        while self._work(batch):
-            pass
-        with self._changed:
-            self._changed.wait_for(lambda: batch.done)
-            self._batches.remove(batch)
+        try:
+            while self._work(batch):
+                pass
+            with self._changed:
+                self._changed.wait_for(lambda: batch.done)
+        finally:
+            # Also when somebody has interrupted the wait: nobody is to wait for what is left.
+            with self._changed:
+                self._batches.remove(batch)
+                self._changed.notify_all()
         if batch.error is not None:
             raise batch.error
 

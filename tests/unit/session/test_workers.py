@@ -4,7 +4,9 @@ import threading
 
 import pytest
 
-from bluesky_jit.session.workers import Workers
+from bluesky_jit import Session
+from bluesky_jit.session.workers import Workers, available_cores
+from bluesky_jit.settings import load_settings
 from bluesky_jit.tomo.jobs import Priority
 
 PATIENCE_S = 20
@@ -198,6 +200,14 @@ def test_closing_waits_for_the_tasks_that_run():
     assert workers.close()
     asking.join(PATIENCE_S)
     assert not asking.is_alive()
+
+
+@pytest.mark.parametrize(("setting", "n"), [(3, 3), (1, 1), (None, available_cores())])
+def test_a_session_has_the_workers_that_its_settings_ask_for(setting, n):
+    settings = load_settings(environment={}, tomo={"workers": setting}, learn={"enabled": False})
+    with Session(settings, sinks=[]):
+        assert len(worker_names()) == n - 1
+    assert not worker_names()
 
 
 def test_no_workers_are_refused():
