@@ -136,6 +136,24 @@ def test_lost_frames_late_ones_and_repeated_ones_are_followed():
             np.testing.assert_allclose(images(result, XY)[0], fresh, rtol=0, atol=1e-5 * np.abs(fresh).max())
 
 
+@pytest.mark.parametrize(
+    "how",
+    [{"planned_arc_rad": np.deg2rad(250)}, {"window": "whole-turns"}, {"n_splits": 3}],
+    ids=["part of a turn", "whole turns", "three splits"],
+)
+def test_a_slice_follows_an_arc_that_grows_and_other_windows(how):
+    block = scan(2 * STEP / 3 * np.arange(65 if "planned_arc_rad" in how else 200))
+    result = empty(n_projections=60, **how)
+    for number in range(len(block)):
+        result.push(frame(block, number))
+        result.settle()
+        if number > 10:
+            image = images(result, XY)[0]
+        if (number % 9 == 8 and number > 20) or number == len(block) - 1:
+            fresh = result.pairs((XY,))[0].mean(axis=0)
+            np.testing.assert_allclose(image, fresh, rtol=0, atol=1e-5 * np.abs(fresh).max())
+
+
 def test_a_new_projection_costs_two_not_a_whole_window():
     kernel, block = CountingKernel(), scan(STEP * np.arange(2 * N))
     result = warmed(block, kernel=kernel)
