@@ -125,7 +125,14 @@ def prepared_scan(
         yield Prepared(
             plan=plan,
             corrections=preparation.corrections.to_metadata(),
-            warnings=limits(flats, preparation.found, plan.arc, len(view), quantitative=plan.quantitative),
+            warnings=limits(
+                flats,
+                preparation.found,
+                plan.arc,
+                len(view),
+                quantitative=plan.quantitative,
+                clipped_fraction=float(clipped.mean()),
+            ),
         )
 
 

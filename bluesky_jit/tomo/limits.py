@@ -15,17 +15,23 @@ Also the change of the beam, as part of it, from which on attenuation is off by 
 MANY_ZINGERS = 1e-3
 """Part of a frame's pixels that are zingers at most: beside radiation sources a few hundred in a million are usual."""
 TOLD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-"""Changes of the beam are told in these steps: once each, not with every frame."""
+"""What changes with every frame is told in these steps, once each."""
 
 
-def limits(dark_flat: DarkFlat, found: Found, arc: Arc, n_projections: int, *, quantitative: bool) -> tuple[str, ...]:
-    """Return a sentence for each limit: what it is, how much, and what to do; none where there are no flats yet."""
+def limits(
+    dark_flat: DarkFlat, found: Found, arc: Arc, n_projections: int, *, quantitative: bool, clipped_fraction: float
+) -> tuple[str, ...]:
+    """Return a sentence for each limit: what it is, how much, and what to do; none where there are no flats yet.
+
+    clipped_fraction: of the projections' pixels, those too dark or too bright to measure.
+    """
     if not dark_flat.ready:
         return ()
     texts = (
         _no_darks(dark_flat, n_projections),
         _dead(dark_flat),
         _saturated(dark_flat),
+        _clipped(clipped_fraction),
         _flat_drift(dark_flat),
         _beam_drift(found),
         _obstructed(found),
@@ -61,6 +67,16 @@ def _saturated(dark_flat: DarkFlat) -> str:
     return (
         f"{dark_flat.saturated_flats:.1%} of the flats' pixels are saturated, and attenuation is too low there: take a "
         "shorter exposure or less beam, and scan again with new flats"
+    )
+
+
+def _clipped(fraction: float) -> str:
+    reached = [step for step in TOLD if fraction >= step]
+    if not reached:
+        return ""
+    return (
+        f"{reached[-1]:.0%} of the projections' pixels or more are too dark or too bright to measure, and attenuation "
+        "is too low there: expose longer if the shadow is black, shorter if the air is full"
     )
 
 

@@ -153,7 +153,14 @@ class FilteredBackprojection:
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
         plan = self._plan_of(self._window.view)
-        return limits(self.dark_flat, self.found, plan.arc, len(plan.view), quantitative=plan.quantitative)
+        return limits(
+            self.dark_flat,
+            self.found,
+            plan.arc,
+            len(plan.view),
+            quantitative=plan.quantitative,
+            clipped_fraction=self.clipped_fraction,
+        )
 
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.

@@ -104,6 +104,15 @@ def test_zingers_leave_no_streaks():
     assert not any("zinger" in text for text in reconstruction.warnings())
 
 
+@pytest.mark.parametrize("value", [65535, DARK, 0])
+def test_projections_that_show_nothing_but_full_or_dark_pixels_are_told(value):
+    _, reconstruction = reconstructed(np.full_like(counts(np.ones(N)), value))
+    assert any(
+        "50% of the projections' pixels or more are too dark or too bright" in text
+        for text in reconstruction.warnings()
+    )
+
+
 def test_more_zingers_than_there_can_be_are_told():
     frames = counts(0.5 * np.ones(N))
     frames[:, 5, 20:100:10] += 20_000
