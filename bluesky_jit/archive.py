@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from bluesky_jit.settings import TiledSettings
 
 RAW = "raw"
 JIT = "jit"
+CONNECT_S = 2.0
 
 
 def connect(settings: TiledSettings) -> Any:
@@ -24,6 +26,17 @@ def connect(settings: TiledSettings) -> Any:
     if not settings.uri:
         raise ValueError("tiled.uri is empty: set it to the address of a Tiled server, such as http://127.0.0.1:8000")
     return from_uri(settings.uri, api_key=settings.api_key or None)
+
+
+def listens(uri: str) -> bool:
+    """Tell whether anything listens at a server's address; Tiled's client would try for half a minute."""
+    parts = urlsplit(uri)
+    port = parts.port or {"https": 443}.get(parts.scheme, 80)
+    try:
+        with socket.create_connection((parts.hostname or "127.0.0.1", port), timeout=CONNECT_S):
+            return True
+    except OSError:
+        return False
 
 
 def raw_catalog(client: Any) -> Any:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import inspect
 import logging
-import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
-from urllib.parse import urlsplit
 
 import rich.console
 import rich.panel
@@ -26,7 +24,7 @@ from bluesky.callbacks.core import make_callback_safe
 from bluesky_tiled_plugins import TiledWriter
 from ophyd.signal import EpicsSignalBase
 
-from bluesky_jit.archive import address, connect, raw_catalog, spill_directory, without_key
+from bluesky_jit.archive import address, connect, listens, raw_catalog, spill_directory, without_key
 from bluesky_jit.beamline.camera import TomoCamera
 from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
 from bluesky_jit.beamline.stage import RotationStage
@@ -149,7 +147,7 @@ def subscribe_tiled(engine: RunEngine, settings: Settings) -> tuple[BufferingWra
             "catalog: no Tiled server is set (tiled.uri), so runs are not recorded. `bluesky-jit sim` starts one.",
         )
     place = address(uri)
-    if not _listens(uri):
+    if not listens(uri):
         return (
             None,
             None,
@@ -180,16 +178,6 @@ def results_reader(settings: Settings) -> Callable[[str], dict[str, Any]]:
         return read_back(uid, connect(settings.tiled))
 
     return results
-
-
-def _listens(uri: str) -> bool:
-    address = urlsplit(uri)
-    port = address.port or {"https": 443}.get(address.scheme, 80)
-    try:
-        with socket.create_connection((address.hostname or "127.0.0.1", port), timeout=CONNECT_S):
-            return True
-    except OSError:
-        return False
 
 
 # ── what a person reads ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -52,8 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(replay)
     replay.set_defaults(command=_replay)
 
-    volume = commands.add_parser("reconstruct", help="reconstruct the whole volume of a stored scan")
-    volume.add_argument("scan", type=Path, help="the file: Data Exchange or NXtomo")
+    volume = commands.add_parser("reconstruct", help="reconstruct the whole volume of a file or of a recorded run")
+    volume.add_argument(
+        "source",
+        help="a file (Data Exchange or NXtomo), or a run in Tiled (tiled.uri): its uid, the beginning of it, its scan "
+        "id, or -1 for the last one",
+    )
     volume.add_argument("output", type=Path, help="what to write: a name that ends in .zarr, .h5 or .tif")
     volume.add_argument(
         "--heights",
@@ -66,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     volume.set_defaults(command=_reconstruct)
 
     bench = commands.add_parser("bench", help="measure, and write docs/benchmarks")
-    bench.add_argument("family", choices=("live",))
+    bench.add_argument("family", choices=("live", "recon"))
     bench.add_argument("--quick", action="store_true", help="a short pass that shows that it works")
     bench.add_argument("--output", type=Path, default=Path("docs/benchmarks"), help="folder for figures and plots")
     bench.set_defaults(command=_bench)
@@ -123,10 +127,10 @@ def _replay(options: argparse.Namespace) -> None:
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
-    from bluesky_jit.cli.reconstruct import reconstruct_file
+    from bluesky_jit.cli.reconstruct import reconstruct_source
 
     heights = tuple(options.heights) if options.heights else None
-    reconstruct_file(options.scan, options.output, settings_of(options), heights_mm=heights)
+    reconstruct_source(options.source, options.output, settings_of(options), heights_mm=heights)
 
 
 def _bench(options: argparse.Namespace) -> None:

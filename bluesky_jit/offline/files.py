@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,13 +74,43 @@ def volume_file(
 
 
 def require_new(path: Path) -> str:
-    """Return a volume's format; raise when its ending is not known or something is already there."""
+    """Return a volume's format; raise when its ending is not known, it is there already, or cannot be written."""
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'!r}: give one of {', '.join(FORMATS)}")
     if path.exists():
         raise FileExistsError(f"{path} exists already: give another name, or remove it first")
+    folder = existing_folder(path)
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"nothing can be written to {folder} ({error.strerror}): give another place for {path}"
+        ) from error
     return kind
+
+
+def require_room(path: Path, n_bytes: int, what: str) -> None:
+    """Raise OSError where a disk is too full for a file; mapped memory that finds no disk behind it ends the process."""
+    free = shutil.disk_usage(existing_folder(path)).free
+    if n_bytes > free:
+        raise OSError(
+            f"{what} takes {n_bytes / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free at {path.parent}: give another "
+            "place"
+        )
+
+
+def require_room_for_volume(path: Path, shape: tuple[int, int, int]) -> None:
+    """Raise OSError where a disk is too full for a volume, before hours of work."""
+    # Zarr compresses, so that nobody knows what it takes; it says by itself when there is no room.
+    if FORMATS[path.suffix.lower()] != "zarr":
+        require_room(path, math.prod(shape) * np.dtype(np.float32).itemsize, f"the volume {path.name}")
+
+
+def existing_folder(path: Path) -> Path:
+    """Return the nearest folder above a path that is there."""
+    return next(folder for folder in path.absolute().parents if folder.exists())
 
 
 def _remove(path: Path) -> None:

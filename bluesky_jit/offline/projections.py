@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from bluesky_jit.intake.setup import corrections_of
-from bluesky_jit.intake.sources import StoredScan
+from bluesky_jit.offline.files import require_room
+from bluesky_jit.offline.scan import Scan
 from bluesky_jit.settings import TomoSettings
 from bluesky_jit.tomo.axis import AxisEstimate, axis_of_scan
 from bluesky_jit.tomo.axis_window import bands_of, rows_of
@@ -43,14 +44,14 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def blank_preparation(scan: StoredScan, geometry: Geometry, settings: TomoSettings) -> Preparation:
+def blank_preparation(scan: Scan, geometry: Geometry, settings: TomoSettings) -> Preparation:
     """Take a scan's darks and flats; raise ValueError when it has no flats."""
     preparation = Preparation(
         geometry,
         margins=margins_of(geometry),
         filter=settings.filter,
         filter_cutoff=settings.filter_cutoff,
-        corrections=corrections_of({}, settings, ring_projections=scan.n_projections),
+        corrections=corrections_of(scan.tomo, settings, ring_projections=scan.n_projections),
         saturation=settings.saturation_counts,
     )
     flats = preparation.dark_flat
@@ -61,13 +62,14 @@ def blank_preparation(scan: StoredScan, geometry: Geometry, settings: TomoSettin
             flats.add_flats(block.counts, times_s=block.frame_times_s, after=block.after or 0)
     if not flats.ready:
         raise ValueError(
-            f"{scan.path} has no flats, without which attenuation cannot be known: take flats in each scan"
+            f"{scan.name} has no flats, without which attenuation cannot be known: take flats in each scan, or name "
+            "the run that has them in its dark_flat_uid"
         )
     return preparation
 
 
 def find_axis(
-    scan: StoredScan, geometry: Geometry, settings: TomoSettings, kernel: Kernel, progress: Progress
+    scan: Scan, geometry: Geometry, settings: TomoSettings, kernel: Kernel, progress: Progress
 ) -> AxisEstimate:
     """Estimate the axis from a few rows of all projections."""
     flats = blank_preparation(scan, geometry, settings).dark_flat
@@ -82,7 +84,7 @@ def find_axis(
 
 @contextmanager
 def prepared_scan(
-    scan: StoredScan, geometry: Geometry, settings: TomoSettings, *, scratch: Path, progress: Progress
+    scan: Scan, geometry: Geometry, settings: TomoSettings, *, scratch: Path, progress: Progress
 ) -> Iterator[Prepared]:
     """Filter all projections; scratch: folder for those that do not fit the memory."""
     preparation = blank_preparation(scan, geometry, settings)
@@ -136,7 +138,7 @@ def prepared_scan(
         )
 
 
-def _projections(scan: StoredScan, doing: str, progress: Progress) -> Iterator[tuple[FrameInfo, np.ndarray]]:
+def _projections(scan: Scan, doing: str, progress: Progress) -> Iterator[tuple[FrameInfo, np.ndarray]]:
     progress(doing, 0, scan.n_projections)
     for block in scan.blocks(kinds=("projection",)):
         for n, number in enumerate(block.acquisition):
@@ -160,6 +162,7 @@ def _slots(n: int, geometry: Geometry, memory_gb: float | None, scratch: Path) -
     else:
         yield Slots(values=np.zeros(shape, dtype=np.int16), scales=scales)
         return
+    require_room(scratch / "scratch", n_bytes, "the scratch file for filtered projections")
     with tempfile.TemporaryFile(dir=scratch) as file:
         file.truncate(n_bytes)
         yield Slots(values=np.memmap(file, dtype=np.int16, mode="r+", shape=shape), scales=scales)

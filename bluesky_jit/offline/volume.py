@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from bluesky_jit.intake.setup import geometry_of
-from bluesky_jit.intake.sources import StoredScan
-from bluesky_jit.offline.files import require_new, volume_file
+from bluesky_jit.offline.files import require_new, require_room_for_volume, volume_file
 from bluesky_jit.offline.picture import draw_slices
 from bluesky_jit.offline.projections import Progress, find_axis, prepared_scan
+from bluesky_jit.offline.scan import Scan
 from bluesky_jit.settings import Settings
 from bluesky_jit.tomo.axis import AxisEstimate
 from bluesky_jit.tomo.geometry import Geometry
@@ -32,8 +32,7 @@ SLABS = 20
 class Volume:
     """Say what was written: where, the grid, the set-up, and what limits its values.
 
-    picture: its middle slices; axis: the estimate, where the settings ask for one; taken_s: for reconstructing and
-    writing.
+    picture: its middle slices; axis: the estimate, where the settings ask for one; taken_s: for all of it.
     """
 
     path: Path
@@ -47,7 +46,7 @@ class Volume:
 
 
 def reconstruct(
-    scan: StoredScan,
+    scan: Scan,
     path: Path,
     settings: Settings,
     *,
@@ -55,15 +54,16 @@ def reconstruct(
     pool: Pool | None = None,
     progress: Progress = lambda doing, done, total: None,
 ) -> Volume:
-    """Write a stored scan's volume; heights_mm: its lowest and highest plane, by default all that is seen.
+    """Write a scan's volume; heights_mm: its lowest and highest plane, by default all that is seen.
 
     Raises ValueError for what cannot be reconstructed, before anything is written.
     """
+    began = time.perf_counter()
     require_new(path)
     picture = path.with_suffix(".png")
     if picture.exists():
         raise FileExistsError(f"{picture}, the volume's picture, exists already: give another name, or remove it first")
-    geometry = geometry_of({}, settings.geometry, scan.frame_shape)
+    geometry = geometry_of(scan.tomo, settings.geometry, scan.frame_shape)
     voxel_mm = settings.slices.voxel_mm or geometry.voxel_mm
     volume_grid(geometry, voxel_mm, heights_mm, settings.slices.size)
     kernel = choose(settings.tomo.kernel, pool)
@@ -77,10 +77,11 @@ def reconstruct(
             )
         geometry = replace(geometry, axis_offset_mm=axis.offset_mm)
     grid = volume_grid(geometry, voxel_mm, heights_mm, settings.slices.size)
+    require_room_for_volume(path, grid.shape)
     path.parent.mkdir(parents=True, exist_ok=True)
     with prepared_scan(scan, geometry, settings.tomo, scratch=path.parent, progress=progress) as prepared:
         attributes = {
-            "source": str(scan.path),
+            "source": scan.name,
             "origin_mm": list(grid.origin),
             "grid": grid.to_metadata(),
             "geometry": geometry.to_metadata(),
@@ -92,7 +93,6 @@ def reconstruct(
             "warnings": list(prepared.warnings),
             "bluesky_jit": version("bluesky-jit"),
         }
-        began = time.perf_counter()
         with volume_file(path, shape=grid.shape, voxel_mm=voxel_mm, attributes=attributes) as planes:
             progress("reconstructing planes", 0, grid.shape[0])
             for first, slab in slabs(grid):
@@ -100,7 +100,6 @@ def reconstruct(
                 last = first + slab.shape[0]
                 planes[first:last] = kernel.run(jobs)[0, 0]
                 progress("reconstructing planes", last, grid.shape[0])
-            taken_s = time.perf_counter() - began
             draw_slices(planes, voxel_mm, picture)
     return Volume(
         path=path,
@@ -110,7 +109,7 @@ def reconstruct(
         n_projections=scan.n_projections,
         axis=axis,
         warnings=prepared.warnings,
-        taken_s=taken_s,
+        taken_s=time.perf_counter() - began,
     )
 
 
