@@ -2,10 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# The same with the packages that benchmarks compare with.
+PEERS := .venv/.peers
 # One thread for each maths library: the session's own threads share the cores (docs/explanations/threads.md).
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench bench-live clean setup
+.PHONY: demo test lint docs bench bench-live bench-recon clean setup
 
 demo: $(READY)  ## The whole beamline in one command, about 90 seconds
 	$(BIN)/bluesky-jit demo $(ARGS)
@@ -22,16 +24,23 @@ lint: $(READY)  ## ruff, pyright and the import contracts
 docs: $(READY)  ## Reference pages that are made from the code
 	$(BIN)/python docs/make_reference.py
 
-bench: bench-live  ## All benchmarks; figures go to docs/benchmarks
+bench: bench-live bench-recon  ## All benchmarks; figures go to docs/benchmarks
 
 bench-live: $(READY)
 	$(BIN)/bluesky-jit bench live $(ARGS)
+
+bench-recon: $(PEERS)
+	$(BIN)/bluesky-jit bench recon $(ARGS)
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(PEERS): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 clean:  ## Remove the environment, caches and the demo's data

@@ -8,54 +8,85 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
+Standing = Literal["met", "short of goal", "short of floor"]
+LOG_WIDTH = 180
+"""Characters in a line of a table that goes to a file."""
+STYLES: dict[Standing, str] = {"met": "", "short of goal": "yellow", "short of floor": "bold red"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """Hold one measured figure; goal and peer are in the same unit, None where there is none."""
+    """Hold one measured figure; floor, goal and peer are in the same unit, None where there is none.
+
+    floor: what must be reached; goal: what is aimed at, and must be reached where there is no floor.
+    """
 
     name: str
     value: float
     unit: str
     better: Literal["lower", "higher"]
+    floor: float | None = None
     goal: float | None = None
     peer: float | None = None
     note: str = ""
 
     @property
     def meets_goal(self) -> bool:
-        if self.goal is None:
+        return self._reaches(self.goal)
+
+    @property
+    def standing(self) -> Standing:
+        if self.meets_goal:
+            return "met"
+        return "short of goal" if self.floor is not None and self._reaches(self.floor) else "short of floor"
+
+    def _reaches(self, mark: float | None) -> bool:
+        if mark is None:
             return True
-        return self.value <= self.goal if self.better == "lower" else self.value >= self.goal
+        return self.value <= mark if self.better == "lower" else self.value >= mark
 
 
-def write(figures: Sequence[Figure], path: Path) -> None:
-    """Write figures, and on what machine they were measured."""
+def write(figures: Sequence[Figure], path: Path, **about: Any) -> None:
+    """Write figures, on what machine they were measured, and what else there is to know about the run."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    machine = {"processor": processor(), "cores": os.cpu_count()}
     path.write_text(
-        json.dumps({"machine": machine, "figures": [asdict(figure) for figure in figures]}, indent=1) + "\n"
+        json.dumps({"machine": machine, **about, "figures": [asdict(figure) for figure in figures]}, indent=1) + "\n"
     )
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Name the processor as well as the system does."""
+    if cpuinfo.exists():
+        fields = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        found = {name.strip(): value.strip() for name, _, value in fields}
+        if "model name" in found:
+            return f"{found['model name']} (family {found.get('cpu family')}, model {found.get('model')})"
+    return platform.processor() or platform.machine()
 
 
 def show(figures: Sequence[Figure], title: str) -> None:
     """Print figures as a table."""
     table = Table(title=title)
-    for column in ("figure", "value", "goal", "peer", "note"):
+    for column in ("figure", "value", "floor", "goal", "peer", "note"):
         table.add_column(column, justify="left" if column in ("figure", "note") else "right")
     for figure in figures:
-        style = "" if figure.meets_goal else "bold red"
         sign = "≤" if figure.better == "lower" else "≥"
         table.add_row(
             figure.name,
             f"{figure.value:.3g} {figure.unit}",
+            "" if figure.floor is None else f"{sign} {figure.floor:g} {figure.unit}",
             "" if figure.goal is None else f"{sign} {figure.goal:g} {figure.unit}",
             "" if figure.peer is None else f"{figure.peer:.3g} {figure.unit}",
             figure.note,
-            style=style,
+            style=STYLES[figure.standing],
         )
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    console.print(table)

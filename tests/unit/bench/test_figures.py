@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bluesky_jit.bench.figures import Figure, write
+from bluesky_jit.bench.figures import Figure, processor, write
 
 
 @pytest.mark.parametrize(
@@ -14,6 +14,26 @@ from bluesky_jit.bench.figures import Figure, write
 )
 def test_a_goal_is_met_from_its_own_side(value: float, better: str, goal: float | None, meets: bool) -> None:
     assert Figure(name="n", value=value, unit="ms", better=better, goal=goal).meets_goal is meets  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("value", "floor", "standing"),
+    [(2.0, 4.0, "met"), (3.0, 4.0, "short of goal"), (5.0, 4.0, "short of floor"), (3.0, None, "short of floor")],
+)
+def test_short_of_the_floor_is_worse_than_short_of_the_goal(value: float, floor: float | None, standing: str) -> None:
+    assert Figure(name="n", value=value, unit="ms", better="lower", floor=floor, goal=2.0).standing == standing
+
+
+def test_the_processor_is_named_as_the_system_names_it(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\ncpu family\t: 6\nmodel\t\t: 167\nmodel name\t: A Processor: fast\n\n")
+    assert processor(cpuinfo) == "A Processor: fast (family 6, model 167)"
+    assert processor(tmp_path / "none")
+
+
+def test_what_there_is_to_know_about_a_run_is_written_too(tmp_path: Path) -> None:
+    write([], tmp_path / "family.json", quick=True)
+    assert json.loads((tmp_path / "family.json").read_text())["quick"] is True
 
 
 def test_figures_are_written_with_the_machine(tmp_path: Path) -> None:
@@ -25,6 +45,7 @@ def test_figures_are_written_with_the_machine(tmp_path: Path) -> None:
         "value": 1.0,
         "unit": "ms",
         "better": "lower",
+        "floor": None,
         "goal": None,
         "peer": 2.0,
         "note": "",
