@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from bluesky_jit.cli.processes import free_ports
 # The same examples every time, however busy the machine is.
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
+
+# A shell that runs the tests in the background has Ctrl-C ignored by them and by all that they start; users have not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOPBACK = "127.0.0.1"
 START_S = 60.0
