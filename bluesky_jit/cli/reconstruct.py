@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
@@ -36,29 +36,29 @@ def reconstruct_source(
 
     with _log_above(progress), Workers(settings.tomo.workers or available_cores()) as workers:
         require_new(output)
-        scan = find_scan(source, settings)
         try:
-            volume = reconstruct(scan, output, settings, heights_mm=heights_mm, pool=workers, progress=advance)
+            with find_scan(source, settings) as scan:
+                volume = reconstruct(scan, output, settings, heights_mm=heights_mm, pool=workers, progress=advance)
         finally:
             if tasks:
                 bars.stop()
     _tell(volume, Console())
 
 
-def find_scan(source: str, settings: Settings) -> Scan:
-    """Return the file of that path, or else the run of that uid or scan id."""
+def find_scan(source: str, settings: Settings) -> AbstractContextManager[Scan]:
+    """Open the file of that path, or else the run of that uid or scan id."""
     path = Path(source)
     if path.exists() or path.suffix or len(path.parts) > 1:
-        return open_scan(path)
+        return nullcontext(open_scan(path))
     if not settings.tiled.uri:
         raise ValueError(
             f"there is no file {source}, and no Tiled server to look for a run {source} in: check the path, or set "
             "tiled.uri"
         )
     # Tiled's client takes a second to import, which files need not wait for.
-    from bluesky_jit.intake.recorded import open_run
+    from bluesky_jit.intake.recorded import recorded_scan
 
-    return open_run(source, settings)
+    return recorded_scan(source, settings)
 
 
 @contextmanager

@@ -125,34 +125,21 @@ class RecordedScan:
         )
 
 
-def open_run(which: str, settings: Settings) -> RecordedScan:
-    """Find a run by its uid, the beginning of it, its scan id, or -1 for the last; raise ValueError when it cannot be.
+@contextmanager
+def recorded_scan(which: str, settings: Settings) -> Iterator[RecordedScan]:
+    """Find a run by its uid, the beginning of it, its scan id, or -1 for the last, and stay connected to read it.
 
-    Darks and flats that it has not taken are those of the run that its `dark_flat_uid` names.
+    Darks and flats that it has not taken are those of the run that its `dark_flat_uid` names. Raises ValueError for
+    what cannot be reconstructed, OSError when Tiled cannot be reached.
     """
     place = address(settings.tiled.uri)
-    with answering(place):
-        catalog = _catalog(settings.tiled, place)
-        run = _find(catalog, which, place)
-        start = run.metadata["start"]
-        called = f"run {start['uid'][:8]}"
-        if not is_tomography(start):
-            raise ValueError(
-                f"{called} is no tomography run: its start document has no `tomo` block, which says how to reconstruct"
-            )
-        if run.metadata.get("stop") is None:
-            logger.warning("%s has no end: it still goes on, or was broken off; what is recorded is taken", called)
-        tomo = start["tomo"]
-        frames = _with_order(_streams(run, called, settings))
-        if not len(frames.get("projection", ())):
-            raise ValueError(f"{called} has no projections: its streams are {', '.join(sorted(run)) or 'none'}")
-        frames["projection"] = _with_angles(frames["projection"], tomo, called, settings)
-        lender = tomo.get("dark_flat_uid")
-        if lender and not {"dark", "flat"} <= frames.keys():
-            lent = _lent(catalog, str(lender), called, settings, frames["projection"].keys.frame_shape)
-            frames = lent | frames
-    per_turn = tomo.get("n_angles_per_rotation") or settings.tomo.angles_per_turn
-    return RecordedScan(uid=start["uid"], place=place, tomo=tomo, frames=frames, angles_per_turn=per_turn)
+    client = _client(settings.tiled, place)
+    try:
+        with answering(place):
+            scan = _scan(raw_catalog(client), which, place, settings)
+        yield scan
+    finally:
+        client.context.close()
 
 
 @contextmanager
@@ -169,14 +156,37 @@ def answering(place: str) -> Iterator[None]:
         raise OSError(f"no answer from Tiled at {place} ({error}): check tiled.uri, and that it runs") from error
 
 
-def _catalog(settings: TiledSettings, place: str) -> Any:
+def _client(settings: TiledSettings, place: str) -> Any:
     if settings.uri and not listens(settings.uri):
         raise ConnectionError(f"no answer from Tiled at {place}: check tiled.uri, and that it runs")
     try:
-        return raw_catalog(connect(settings))
+        with answering(place):
+            return connect(settings)
     except RuntimeError as error:
         # Tiled's own word for a missing key fills a screen.
         raise OSError(f"Tiled at {place} wants a key: give tiled.api_key") from error
+
+
+def _scan(catalog: Any, which: str, place: str, settings: Settings) -> RecordedScan:
+    run = _find(catalog, which, place)
+    start = run.metadata["start"]
+    called = f"run {start['uid'][:8]}"
+    if not is_tomography(start):
+        raise ValueError(
+            f"{called} is no tomography run: its start document has no `tomo` block, which says how to reconstruct"
+        )
+    if run.metadata.get("stop") is None:
+        logger.warning("%s has no end: it still goes on, or was broken off; what is recorded is taken", called)
+    tomo = start["tomo"]
+    frames = _with_order(_streams(run, called, settings))
+    if not len(frames.get("projection", ())):
+        raise ValueError(f"{called} has no projections: its streams are {', '.join(sorted(run)) or 'none'}")
+    frames["projection"] = _with_angles(frames["projection"], tomo, called, settings)
+    lender = tomo.get("dark_flat_uid")
+    if lender and not {"dark", "flat"} <= frames.keys():
+        frames = _lent(catalog, str(lender), called, settings, frames["projection"].keys.frame_shape) | frames
+    per_turn = tomo.get("n_angles_per_rotation") or settings.tomo.angles_per_turn
+    return RecordedScan(uid=start["uid"], place=place, tomo=tomo, frames=frames, angles_per_turn=per_turn)
 
 
 def _find(catalog: Any, which: str, place: str) -> Any:

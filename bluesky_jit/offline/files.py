@@ -23,14 +23,9 @@ CHUNK = 256
 
 
 class Planes(Protocol):
-    """Take planes in any order and give them back, as an array (nz, ny, nx) does."""
-
-    @property
-    def shape(self) -> tuple[int, int, int]: ...
+    """Take planes of a volume (nz, ny, nx), in any order."""
 
     def __setitem__(self, key: slice, value: np.ndarray) -> None: ...
-
-    def __getitem__(self, key: Any) -> Any: ...
 
 
 @contextmanager
@@ -92,7 +87,7 @@ def require_new(path: Path) -> str:
 
 
 def require_room(path: Path, n_bytes: int, what: str) -> None:
-    """Raise OSError where a disk is too full for a file; mapped memory that finds no disk behind it ends the process."""
+    """Raise OSError where a disk is too full for a file: mapped memory without a disk behind it ends the process."""
     free = shutil.disk_usage(existing_folder(path)).free
     if n_bytes > free:
         raise OSError(

@@ -12,7 +12,7 @@ import numpy as np
 
 from bluesky_jit.intake.setup import geometry_of
 from bluesky_jit.offline.files import require_new, require_room_for_volume, volume_file
-from bluesky_jit.offline.picture import draw_slices
+from bluesky_jit.offline.picture import MiddleSlices
 from bluesky_jit.offline.projections import Progress, find_axis, prepared_scan
 from bluesky_jit.offline.scan import Scan
 from bluesky_jit.settings import Settings
@@ -93,14 +93,17 @@ def reconstruct(
             "warnings": list(prepared.warnings),
             "bluesky_jit": version("bluesky-jit"),
         }
+        middle = MiddleSlices(grid.shape)
         with volume_file(path, shape=grid.shape, voxel_mm=voxel_mm, attributes=attributes) as planes:
             progress("reconstructing planes", 0, grid.shape[0])
             for first, slab in slabs(grid):
                 jobs = prepared.plan.jobs((slab,), splits=False, priority=Priority.PREVIEW)
                 last = first + slab.shape[0]
-                planes[first:last] = kernel.run(jobs)[0, 0]
+                planes[first:last] = made = kernel.run(jobs)[0, 0]
+                middle.take(first, made)
                 progress("reconstructing planes", last, grid.shape[0])
-            draw_slices(planes, voxel_mm, picture)
+    # Now that the volume has its name: whatever becomes of the picture costs nothing else.
+    middle.draw(grid, picture)
     return Volume(
         path=path,
         picture=picture,
