@@ -42,6 +42,8 @@ STATED = (
 )
 """Of an Nvidia GeForce RTX 2080 Ti, section “Training data generation”."""
 
+LINES = ("--", "-", ":")
+"""Of the kernels in turn: lines of one and two threads may lie on each other."""
 MARKERS = {"slice": "o", "slab": "x", "sequence": "^", "batch of pairs": "s"}
 
 
@@ -104,19 +106,20 @@ def _draw(made: dict[tuple[str, str, int], float], n_angles: int, path: Path) ->
             points = sorted((size, ms) for (k, n, size), ms in made.items() if (k, n) == (kind, name))
             if points:
                 label = f"{kind} of {BATCH}" if kind == "batch of pairs" else kind
-                style = {"color": f"C{number}", "marker": marker, "markersize": 6}
+                style = {"color": f"C{number}", "marker": marker, "markersize": 6, "linestyle": LINES[number]}
                 axis.plot(*zip(*points, strict=True), label=f"{label.replace(' of pairs', '')}, {name}", **style)
-    for stated, marker in zip(STATED, ("P", "D", "*"), strict=True):
-        axis.plot(stated.points, stated.ms, color="black", linestyle="", marker=marker, markersize=10)
+    for stated in STATED:
+        axis.plot(stated.points, stated.ms, "k*", markersize=12)
+        left = stated.points < max(SIZES)
         axis.annotate(
             stated.words.replace("paper's text: ", "").replace(", ", ",\n"),
             (stated.points, stated.ms),
-            xytext=(8, 8) if stated.points < 1000 else (-8, -30),
+            xytext=(10, -18) if left else (-8, -30),
             textcoords="offset points",
-            ha="left" if stated.points < 1000 else "right",
+            ha="left" if left else "right",
             fontsize=8,
         )
-    axis.plot([], [], "k*", label="what the paper's text says (RTX 2080 Ti)")
+    axis.plot([], [], "k*", markersize=12, label="what the paper's text says (RTX 2080 Ti)")
     axis.set(
         xscale="log",
         yscale="log",

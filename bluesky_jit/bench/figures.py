@@ -60,6 +60,30 @@ def write(figures: Sequence[Figure], path: Path, **about: Any) -> None:
     )
 
 
+def write_table(figures: Sequence[Figure], path: Path, title: str, text: str) -> None:
+    """Write figures as a page of Markdown, those short of their goal in bold."""
+    lines = [f"# {title}", "", "Made by the benchmark itself; do not edit.", "", text, ""]
+    lines += ["| figure | value | floor | goal | peer | |", "|---|---|---|---|---|---|"]
+    for figure in figures:
+        value, *others = _cells(figure)
+        if figure.standing != "met":
+            value = f"**{value}**, {figure.standing}"
+        lines.append(f"| {figure.name} | {value} | {' | '.join(others)} | {figure.note} |")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _cells(figure: Figure) -> tuple[str, str, str, str]:
+    """Return value, floor, goal and peer as a table shows them."""
+    sign = "≤" if figure.better == "lower" else "≥"
+    marks = ["" if mark is None else f"{sign} {mark:g} {figure.unit}" for mark in (figure.floor, figure.goal)]
+    peer = "" if figure.peer is None else f"{_three_digits(figure.peer)} {figure.unit}"
+    return f"{_three_digits(figure.value)} {figure.unit}", *marks, peer
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+
+
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Name the processor as well as the system does."""
     if cpuinfo.exists():
@@ -76,16 +100,7 @@ def show(figures: Sequence[Figure], title: str) -> None:
     for column in ("figure", "value", "floor", "goal", "peer", "note"):
         table.add_column(column, justify="left" if column in ("figure", "note") else "right")
     for figure in figures:
-        sign = "≤" if figure.better == "lower" else "≥"
-        table.add_row(
-            figure.name,
-            f"{figure.value:.3g} {figure.unit}",
-            "" if figure.floor is None else f"{sign} {figure.floor:g} {figure.unit}",
-            "" if figure.goal is None else f"{sign} {figure.goal:g} {figure.unit}",
-            "" if figure.peer is None else f"{figure.peer:.3g} {figure.unit}",
-            figure.note,
-            style=STYLES[figure.standing],
-        )
+        table.add_row(figure.name, *_cells(figure), figure.note, style=STYLES[figure.standing])
     console = Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH

@@ -58,4 +58,6 @@ def _dots(axis, figures: Sequence[Figure]) -> None:
     axis.set_yticks(lines, [figure.name for figure in figures], fontsize=8)
     axis.set_ylim(len(figures) - 0.5, -0.5)
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_formatter(lambda value, _: "")
     axis.grid(axis="x", alpha=0.3)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -13,7 +15,7 @@ from rich.console import Console
 from bluesky_jit.bench import load_limit
 from bluesky_jit.bench.cone import accuracy_figures, pair_figures, slice_figures
 from bluesky_jit.bench.figure4 import figure4
-from bluesky_jit.bench.figures import Figure, show, write
+from bluesky_jit.bench.figures import Figure, processor, show, write, write_table
 from bluesky_jit.bench.frames import frame_figures, update_figures
 from bluesky_jit.bench.linear import linear_figures
 from bluesky_jit.bench.parallel import parallel_figures
@@ -52,11 +54,17 @@ def run(output: Path, *, quick: bool = False) -> list[Figure]:
             fourth = figure4(turn, kernels, output / "figure4.png", rounds=2 if quick else None)
     finally:
         torch.set_num_threads(torch_threads)
-    about = {"quick": quick, "busy_before_percent": busy, "gpu": _gpu(kernels), "versions": _versions()}
+    about: dict[str, Any] = {"quick": quick, "busy_before_percent": busy, "gpu": _gpu(kernels), "versions": _versions()}
     write(figures, output / "recon.json", **about)
     write(fourth, output / "figure4.json", **about)
     draw(figures, output / "recon.png")
-    show(figures, "recon: a turn of the paper's scanner" + (", in small" if quick else ""))
+    title = "recon: a turn of the paper's scanner" + (", in small" if quick else "")
+    text = (
+        f"{processor()}, {os.cpu_count()} cores, {about['gpu'] or 'no GPU'}; other work took {busy:.0f} % of it just "
+        f"before. Versions: {', '.join(f'{name} {number}' for name, number in about['versions'].items())}."
+    )
+    write_table([*figures, *fourth], output / "recon.md", title, text)
+    show(figures, title)
     return figures
 
 

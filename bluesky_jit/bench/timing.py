@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+SETTLE_S = 0.02
+"""Pause before each contestant, in which threads of the one before, which spin for some ms (OpenMP's do), fall asleep."""
 Contestants = Mapping[str, Callable[[], object]]
 
 
@@ -19,6 +21,7 @@ def interleaved(contestants: Contestants, *, rounds: int) -> dict[str, np.ndarra
     for number in range(rounds + 1):
         order = list(contestants) if number % 2 else list(contestants)[::-1]
         for name in order:
+            time.sleep(SETTLE_S)
             times[name].append(timed_ms(contestants[name]))
     return {name: np.array(found[1:]) for name, found in times.items()}
 

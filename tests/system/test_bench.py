@@ -76,5 +76,6 @@ def test_the_recon_family_measures_what_it_promises(tmp_path: Path) -> None:
     fourth = figures_in(tmp_path / "out" / "figure4.json")
     assert {"slice, 20-by-20, 1 thread", "slab, 60-by-60, 2 threads", "sequence, 100-by-100, 1 thread"} <= set(fourth)
     assert "64 ms" in fourth["batch of pairs, 60-by-60, 1 thread"]["note"]
+    assert "| axial slice 128² after each frame, 1 thread |" in (tmp_path / "out" / "recon.md").read_text()
     for name in ("recon", "recon-linear", "figure4"):
         assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bluesky_jit.bench.figures import Figure, processor, write
+from bluesky_jit.bench.figures import Figure, processor, write, write_table
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,15 @@ def test_figures_are_written_with_the_machine(tmp_path: Path) -> None:
         "peer": 2.0,
         "note": "",
     }
+
+
+def test_a_page_says_what_is_short_of_its_goal(tmp_path: Path) -> None:
+    figures = [
+        Figure(name="a", value=3.0, unit="ms", better="lower", floor=4.0, goal=2.0, peer=1234.5, note="beside x"),
+        Figure(name="b", value=1.0, unit="ms", better="lower", goal=2.0),
+    ]
+    write_table(figures, tmp_path / "page.md", "title", "a machine")
+    assert (tmp_path / "page.md").read_text().splitlines()[-2:] == [
+        "| a | **3 ms**, short of goal | ≤ 4 ms | ≤ 2 ms | 1234 ms | beside x |",
+        "| b | 1 ms |  | ≤ 2 ms |  |  |",
+    ]
