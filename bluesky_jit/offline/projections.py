@@ -16,8 +16,7 @@ from bluesky_jit.offline.files import require_room
 from bluesky_jit.offline.scan import Scan
 from bluesky_jit.settings import TomoSettings
 from bluesky_jit.tomo.axis import AxisEstimate, axis_of_scan
-from bluesky_jit.tomo.axis_window import bands_of, rows_of
-from bluesky_jit.tomo.correct import attenuation
+from bluesky_jit.tomo.axis_window import band_rows, bands_of
 from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.jobs import Kernel, Slots
@@ -74,11 +73,8 @@ def find_axis(
     """Estimate the axis from a few rows of all projections."""
     flats = blank_preparation(scan, geometry, settings).dark_flat
     bands = bands_of(geometry)
-    rows = np.empty((len(bands), scan.n_projections, geometry.n_u))
-    for info, counts in _projections(scan, "looking for the axis", progress):
-        reference = flats.reference_at(time_s=info.time_s, acquisition=info.acquisition)
-        for number, band in enumerate(bands):
-            rows[number, info.acquisition] = attenuation(counts[band], rows_of(reference, band))[0].mean(axis=0)
+    frames = _projections(scan, "looking for the axis", progress)
+    rows = band_rows(((info, [counts[band] for band in bands]) for info, counts in frames), flats, bands)
     return axis_of_scan(rows, scan.angles_rad, geometry, kernel=kernel)
 
 

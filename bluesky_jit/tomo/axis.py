@@ -38,6 +38,7 @@ WORTH_SHARPENING_PX = 0.1
 DISAGREEMENT = 3.0
 """Deviations apart from which on two results are not of one axis."""
 FEWEST_VIEWS = 8
+"""Chosen: a full turn of them has four opposing pairs, and the median of their gaps is still a typical step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

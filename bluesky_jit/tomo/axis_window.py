@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,7 +13,8 @@ from bluesky_jit.tomo.correct import Reference, attenuation
 from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.jobs import Kernel
-from bluesky_jit.tomo.window import Window, WindowView
+from bluesky_jit.tomo.prepare import FrameInfo
+from bluesky_jit.tomo.window import Window
 
 BANDS = 4
 BAND_ROWS = 4
@@ -27,9 +29,17 @@ def estimate_from_window(window: Window, dark_flat: DarkFlat, geometry: Geometry
     view = window.view
     if not (dark_flat.ready and len(view)):
         return no_estimate("there are no projections, or no flats, yet")
-    # A copy: the thread that pushes keeps its own place among the flats.
-    flats = DarkFlat.borrowed(dark_flat)
-    rows = np.stack([_band(window, view, flats, band) for band in bands_of(geometry)])
+    # The thread that pushes keeps its own place among the flats.
+    flats = dark_flat.copy()
+    bands = bands_of(geometry)
+    counts = [window.counts_of(view, band) for band in bands]
+    frames = (
+        (FrameInfo(angle_rad=angle, acquisition=acquisition, time_s=time_s), [band[n] for band in counts])
+        for n, (angle, acquisition, time_s) in enumerate(
+            zip(view.angles_rad.tolist(), view.acquisition.tolist(), view.frame_times_s.tolist(), strict=True)
+        )
+    )
+    rows = band_rows(frames, flats, bands)
     if not window.intact(view):
         return no_estimate("projections came faster than their rows could be read")
     return estimate_axis(rows, view.angles_rad, geometry, kernel=kernel)
@@ -50,18 +60,22 @@ def bands_of(geometry: Geometry) -> tuple[slice, ...]:
     return (slice(first, last + 1),)
 
 
-def _band(window: Window, view: WindowView, flats: DarkFlat, band: slice) -> np.ndarray:
-    """Return the mean line integrals of a band of rows, float64 (n, n_u)."""
-    counts = window.counts_of(view, band)
-    result = np.empty((len(counts), counts.shape[2]))
+def band_rows(
+    frames: Iterable[tuple[FrameInfo, Sequence[np.ndarray]]], flats: DarkFlat, bands: Sequence[slice]
+) -> np.ndarray:
+    """Return the mean line integrals of bands of rows, float64 (n_bands, n, n_u), of n frames.
+
+    Of each frame it takes the raw counts of every band, (n_rows, n_u) each.
+    """
     whole: Reference | None = None
-    part: Reference | None = None
-    for n, frame in enumerate(counts):
-        reference = flats.reference_at(time_s=float(view.frame_times_s[n]), acquisition=int(view.acquisition[n]))
-        if part is None or reference is not whole:
-            whole, part = reference, rows_of(reference, band)
-        result[n] = attenuation(frame, part)[0].mean(axis=0)
-    return result
+    parts: list[Reference] = []
+    means = []
+    for info, counts in frames:
+        reference = flats.reference_at(time_s=info.time_s, acquisition=info.acquisition)
+        if reference is not whole:
+            whole, parts = reference, [rows_of(reference, band) for band in bands]
+        means.append([attenuation(rows, part)[0].mean(axis=0) for rows, part in zip(counts, parts, strict=True)])
+    return np.array(means, dtype=np.float64).swapaxes(0, 1)
 
 
 def rows_of(reference: Reference, band: slice) -> Reference:

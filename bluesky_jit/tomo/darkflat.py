@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -59,14 +60,20 @@ class DarkFlat:
         """Grows whenever references change."""
         self._borrowed_darks = self._borrowed_flats = False
 
-    @classmethod
-    def borrowed(cls, other: DarkFlat) -> DarkFlat:
+    @staticmethod
+    def borrowed(other: DarkFlat) -> DarkFlat:
         """Start with the darks and the last flats of another run, each of which gives way to the first of this one."""
-        lent = cls(*other.shape, saturation=other._saturation)
-        lent._dark, lent._saturated_flats, lent.darks = other._dark, other._saturated_flats, other.darks
-        lent._sets = tuple(replace(last, after=0) for last in other._sets[-1:])
-        lent._borrowed_darks, lent._borrowed_flats = other.darks > 0, other.flats > 0
+        lent = other.copy()
+        lent._sets = tuple(replace(last, after=0) for last in lent._sets[-1:])
+        lent._borrowed_darks, lent._borrowed_flats = lent.darks > 0, lent.flats > 0
         return lent
+
+    def copy(self) -> DarkFlat:
+        """Return the same darks and flats, for another thread to take references from; each goes on by itself."""
+        # All that it holds is replaced when it changes, never changed in place. The comparison may be of flats before.
+        result = copy.copy(self)
+        result._compared = result._latest = None
+        return result
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -78,11 +85,6 @@ class DarkFlat:
     def flats(self) -> int:
         """Count the flats."""
         return sum(flats.n for flats in self._sets)
-
-    @property
-    def flat_sets(self) -> int:
-        """Count the times at which flats were taken."""
-        return len(self._sets)
 
     @property
     def flats_are_borrowed(self) -> bool:

@@ -19,6 +19,7 @@ ROWS = 2 * LANES
 CACHED_POINTS = 192
 """Points of a transform, 128 bytes each, that stay in a core's first cache (32 kB and more) through all passes."""
 ALIGNMENT = 64
+"""Bytes of a 512-bit register, and of a cache line: a vector that begins elsewhere would be read from two lines."""
 OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
 # For the type checker: a caller leaves an intrinsic's first argument out.

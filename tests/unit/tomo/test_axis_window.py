@@ -7,9 +7,11 @@ import pytest
 from analytic_balls import counts_of, darks, flats, make_block
 from axis_scans import CONE, PARALLEL, TURN, angles, scan
 
-from bluesky_jit.tomo.axis_window import bands_of, rows_of
+from bluesky_jit.tomo.axis_window import band_rows, bands_of, rows_of
 from bluesky_jit.tomo.correct import attenuation, make_reference
+from bluesky_jit.tomo.darkflat import DarkFlat
 from bluesky_jit.tomo.live import FilteredBackprojection
+from bluesky_jit.tomo.prepare import FrameInfo
 
 N = 120
 
@@ -45,6 +47,34 @@ def test_estimating_leaves_the_flats_of_the_thread_that_pushes_alone():
     before = reconstruction.dark_flat.reference_at(acquisition=3)
     reconstruction.estimate_axis()
     assert reconstruction.dark_flat.reference_at(acquisition=3) is before
+
+
+def test_each_projection_is_compared_with_flats_of_its_own_time():
+    fading = DarkFlat(4, 20)
+    fading.add_flats(np.full((1, 4, 20), 40_000, np.uint16), after=0)
+    fading.add_flats(np.full((1, 4, 20), 20_000, np.uint16), after=100)
+    bands = (slice(0, 2), slice(3, 4))
+    counts = [np.full((2, 20), 10_000, np.uint16), np.full((1, 20), 5000, np.uint16)]
+    frames = [(FrameInfo(angle_rad=0.0, acquisition=n, time_s=np.nan), counts) for n in (0, 50, 99)]
+    rows = band_rows(frames, fading.copy(), bands)
+    assert rows.shape == (2, 3, 20)
+    flat = np.array([39_900, 29_900, 20_100])
+    np.testing.assert_allclose(rows[0], np.log(flat / 10_000)[:, None].repeat(20, axis=1), rtol=1e-5)
+    np.testing.assert_allclose(rows[1], np.log(flat / 5000)[:, None].repeat(20, axis=1), rtol=1e-5)
+
+
+def test_the_window_looks_for_its_axis_with_the_flats_of_all_times(monkeypatch):
+    reconstruction = filled(PARALLEL)
+    late = make_block("flat", 0.5 * (flats(PARALLEL).counts - 100.0) + 100)
+    reconstruction.push(replace(late, after=N))
+    seen = []
+    monkeypatch.setattr(
+        "bluesky_jit.tomo.axis_window.estimate_axis", lambda rows, *_, **__: seen.append(rows[:, :, 0].mean(axis=0))
+    )
+    reconstruction.estimate_axis()
+    # Air: the flats of its time are between both.
+    expected = np.log(np.linspace(1, 0.5, N, endpoint=False) - 0.25 / N)
+    np.testing.assert_allclose(seen[0], expected, atol=5e-3)
 
 
 @pytest.mark.parametrize("n_v", [1, 2, 3, 5, 17, 48, 2048])

@@ -74,7 +74,7 @@ def test_flats_that_come_one_by_one_with_no_projection_between_are_one_set():
     dark_flat = DarkFlat(*SHAPE)
     for value in (9000, 10_000, 11_000):
         dark_flat.add_flats(frames(value, n=1), times_s=np.array([value / 1000]), after=7)
-    assert (dark_flat.flats, dark_flat.flat_sets) == (3, 1)
+    assert (dark_flat.flats, dark_flat.flat_drift) == (3, 0)
     assert gain(dark_flat) == pytest.approx(10_000)
 
 
@@ -101,6 +101,15 @@ def test_a_pixel_that_dies_between_the_sets_is_dead_in_all_projections():
 def test_the_drift_between_sets_is_told():
     assert with_sets((10_100, 0.0, 0)).flat_drift == 0
     assert with_sets((10_100, 0.0, 0), (10_250, 9.0, 5), (9900, 20.0, 9)).flat_drift == pytest.approx(-0.02)
+
+
+def test_a_copy_compares_with_all_sets_and_goes_on_by_itself():
+    dark_flat = with_sets((10_100, -1.0, 0), (12_100, 99.0, 100))
+    copied = dark_flat.copy()
+    assert gain(copied, time_s=25.0, acquisition=25) == gain(dark_flat, time_s=25.0, acquisition=25) == 10_500
+    dark_flat.add_flats(frames(9100), after=200)
+    assert gain(copied, acquisition=300) == 12_000
+    assert gain(dark_flat, acquisition=300) == 9000
 
 
 def test_of_borrowed_flats_the_last_set_holds_until_own_ones_come():
