@@ -28,8 +28,9 @@ def obey(session: Session, control: Control) -> None:
             raise ValueError(
                 f"AxisOffset was given {control.value} mm, but there is no run yet whose axis could be moved"
             )
-        run.axis_by_hand = True
+        # Where it cannot be moved there, this raises, and the axis goes on being looked for.
         run.reconstruction.set_axis_offset(float(control.value))
+        run.axis_by_hand = True
     else:
         raise ValueError(f"{control.name} is not a control: see docs/reference/pvs.md")
     session.wake()

@@ -119,6 +119,20 @@ def test_a_hand_on_the_axis_has_the_last_word(streams: dict[str, np.ndarray]) ->
         assert "put it to AxisOffset" in session.status.message
 
 
+def test_a_place_that_the_detector_does_not_see_is_refused_and_the_axis_goes_on_being_tracked(
+    streams: dict[str, np.ndarray],
+) -> None:
+    with session_with("track") as session:
+
+        def move(number: int) -> None:
+            if number == 10:
+                assert session.wait_for(lambda status: status.projections > 5, SOON_S)
+                with pytest.raises(ValueError, match=r"correct axis_offset_mm \(1000\)"):
+                    session.control(Control(name="AxisOffset", value=1000.0))
+
+        assert run(session, streams, tomo=WRONG, between=move).axis_offset_mm == pytest.approx(0.0, abs=0.5)
+
+
 def test_half_a_turn_is_enough_to_begin_with(streams: dict[str, np.ndarray]) -> None:
     half = {**streams, "primary": streams["primary"][: ANGLES // 2]}
     with session_with("estimate") as session:
