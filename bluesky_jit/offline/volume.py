@@ -60,7 +60,7 @@ def reconstruct(
     """
     began = time.perf_counter()
     require_new(path)
-    picture = path.with_suffix(".png")
+    picture = path.with_name(path.name + ".png")
     if picture.exists():
         raise FileExistsError(f"{picture}, the volume's picture, exists already: give another name, or remove it first")
     geometry = geometry_of(scan.tomo, settings.geometry, scan.frame_shape)

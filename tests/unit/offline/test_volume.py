@@ -94,7 +94,7 @@ def test_every_format_holds_the_same_voxels_and_says_where_they_are(cone_scan, t
 
 def test_a_picture_shows_the_middle_slices(cone_scan, tmp_path):
     volume = reconstruct(cone_scan, tmp_path / "cone.zarr", settings_for(CONE))
-    assert volume.picture == tmp_path / "cone.png"
+    assert volume.picture == tmp_path / "cone.zarr.png"
     pixels = matplotlib.image.imread(volume.picture)
     assert pixels.shape[1] > 2 * pixels.shape[0]
     assert np.ptp(pixels[..., :3]) > 0.9
@@ -105,7 +105,7 @@ def test_projections_that_do_not_fit_the_memory_go_to_a_scratch_file(cone_scan, 
     small = reconstruct(cone_scan, tmp_path / "small.h5", settings_for(CONE, tomo={"memory_gb": "0.0001"}))
     with h5py.File(plain.path) as one, h5py.File(small.path) as other:
         np.testing.assert_array_equal(one["volume"][()], other["volume"][()])
-    assert {path.name for path in tmp_path.iterdir()} == {"plain.h5", "plain.png", "small.h5", "small.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"plain.h5", "plain.h5.png", "small.h5", "small.h5.png"}
 
 
 def test_part_of_a_turn_is_weighted_as_a_short_scan(tmp_path):
@@ -154,14 +154,14 @@ def test_rings_are_known_for_the_first_projection_too(tmp_path):
         ("volume.png", None, r"ends in '\.png': give one of \.zarr"),
         ("volume", None, "ends in 'nothing'"),
         ("there.h5", None, "exists already"),
-        ("seen.h5", None, r"seen\.png, the volume's picture, exists already"),
+        ("seen.h5", None, r"seen\.h5\.png, the volume's picture, exists already"),
         ("high.h5", (0.0, 99.0), "give the lower one first, both from -4 to 4 mm"),
         ("down.h5", (1.0, -1.0), "give the lower one first"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_the_work(cone_scan, tmp_path, name, heights, words):
     (tmp_path / "there.h5").write_text("somebody's")
-    (tmp_path / "seen.png").write_text("somebody's")
+    (tmp_path / "seen.h5.png").write_text("somebody's")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises((ValueError, FileExistsError), match=words):
         reconstruct(cone_scan, tmp_path / name, settings_for(CONE), heights_mm=heights)
