@@ -6,10 +6,15 @@ The formulas serve numpy and cupy arrays alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from bluesky_jit.tomo.array_module import array_module
+from bluesky_jit.tomo.field import reaches_mm
+from bluesky_jit.tomo.geometry import Geometry
+
+Side = Literal["left", "right"]
 
 UNLIKE = 0.1
 """Difference of the two sides, as part of the brighter one, that is no beam's drift any more but something before one
@@ -39,13 +44,27 @@ def require_columns(columns: int, n_u: int) -> None:
         )
 
 
-def beam_of(transmission: np.ndarray, columns: int) -> Beam:
-    """Read the beam from the outermost columns at each side of a transmission (n_v, n_u).
+def air_side(geometry: Geometry) -> Side | None:
+    """Say on which side alone a detector can see air; None for both.
+
+    In the extended field the short side sees the sample in every projection, for that is what it is for.
+    """
+    if not geometry.extended_field:
+        return None
+    left, right = reaches_mm(geometry)
+    return "right" if right > left else "left"
+
+
+def beam_of(transmission: np.ndarray, columns: int, side: Side | None = None) -> Beam:
+    """Read the beam from the outermost columns at each side of a transmission (n_v, n_u), or at one side alone.
 
     Each side counts by its median, which a few bad pixels do not move. Of sides too different only the brighter one
     counts: a sample or its holder can only darken.
     """
     xp = array_module(transmission)
+    if side is not None:
+        level = float(xp.median(transmission[:, :columns] if side == "left" else transmission[:, -columns:]))
+        return Beam(left=level, right=level, obstructed=False)
     left, right = (float(xp.median(side)) for side in (transmission[:, :columns], transmission[:, -columns:]))
     brighter = max(left, right)
     if abs(left - right) <= UNLIKE * brighter:

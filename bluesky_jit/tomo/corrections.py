@@ -17,11 +17,12 @@ class Corrections:
 
     zinger_threshold: excess over the surrounding pixels, as part of the flat, from which on a pixel of air is a zinger
     (under the sample it falls with the square root of the transmission, as photon noise does). air_columns: columns at
-    either side of the detector that see air in every frame, from which the beam's drift is read. delta_beta: refractive
-    decrement over absorption index of the one material that Paganin's phase retrieval assumes; it needs energy_kev,
-    and propagation_mm (sample to detector) in a parallel beam. hardening: coefficients c1, c2, … of the polynomial
-    c1·p + c2·p² + … that takes a measured line integral p to what one energy would have given. ring_width: the widest
-    ring in pixels that is taken out; ring_projections: how many projections its estimate remembers.
+    either side of the detector (in an extended field, at the long side) that see air in every frame, from which the
+    beam's drift is read. delta_beta: refractive decrement over absorption index of the one material that Paganin's
+    phase retrieval assumes; it needs energy_kev, and propagation_mm (sample to detector) in a parallel beam.
+    hardening: coefficients c1, c2, … of the polynomial c1·p + c2·p² + … that takes a measured line integral p to what
+    one energy would have given. ring_width: the widest ring in pixels that is taken out; ring_projections: how many
+    projections its estimate remembers.
     """
 
     zinger_threshold: float = 0.0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bluesky_jit.tomo.air import Beam, beam_of, level_out, require_columns
+from bluesky_jit.tomo.air import Beam, air_side, beam_of, level_out, require_columns
 from bluesky_jit.tomo.correct import SATURATION, make_reference, transmission
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
@@ -116,15 +116,16 @@ class Preparation:
             else None
         )
         self._rings_of = self.dark_flat.revision
-        self._margins = margins
         self._filter_name, self._filter_cutoff = filter, filter_cutoff
-        self.set_geometry(geometry)
+        self.set_geometry(geometry, margins=margins)
         _warm_up()
 
-    def set_geometry(self, geometry: Geometry) -> None:
-        """Filter for another geometry of the same detector from now on."""
+    def set_geometry(self, geometry: Geometry, *, margins: Margins = (0, 0)) -> None:
+        """Filter for another geometry of the same detector from now on, into slots with these margins."""
+        self._margins = margins
         self._virtual = virtual_detector(geometry)
-        self._filter = make_filter(widened(geometry, self._margins), self._filter_name, cutoff=self._filter_cutoff)
+        self._air_side = air_side(geometry)
+        self._filter = make_filter(widened(geometry, margins), self._filter_name, cutoff=self._filter_cutoff)
         if self._rings is not None:
             centre = geometry.detector_matrices(np.zeros(1))[0, :, 3]
             self._rings.axis_u = float(centre[0] / centre[2])
@@ -154,7 +155,7 @@ class Preparation:
         reference = self.dark_flat.reference_at(time_s=info.time_s, acquisition=info.acquisition)
         values, clipped = transmission(counts, reference)
         zingers = remove_zingers(values, wanted.zinger_threshold) if wanted.zinger_threshold else 0
-        beam = beam_of(values, wanted.air_columns) if wanted.air_columns else None
+        beam = beam_of(values, wanted.air_columns, self._air_side) if wanted.air_columns else None
         if beam is not None:
             level_out(values, beam, wanted.air_columns)
         if self._phase is not None:

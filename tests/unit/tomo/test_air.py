@@ -1,9 +1,12 @@
 """The beam is followed by columns of air; a sample that reaches into them is noticed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.air import beam_of, level_out, require_columns
+from bluesky_jit.tomo.air import Side, air_side, beam_of, level_out, require_columns
+from bluesky_jit.tomo.geometry import ParallelGeometry
 
 
 def sample(shape=(60, 100)):
@@ -42,6 +45,19 @@ def test_a_side_that_the_sample_reaches_into_is_not_used_and_that_is_told():
     beam = beam_of(truth * np.float32(1.02), 10)
     assert beam.obstructed
     assert beam.level == pytest.approx(1.02)
+
+
+@pytest.mark.parametrize(("shift_mm", "side"), [(3.0, "right"), (-3.0, "left")])
+def test_in_an_extended_field_only_the_long_side_is_read(shift_mm: float, side: Side):
+    set_up = ParallelGeometry(n_u=100, n_v=60, pixel_mm=0.1, detector_u_mm=shift_mm)
+    assert air_side(set_up) is None
+    assert air_side(replace(set_up, extended_field=True)) == side
+    # Thin enough at the short side to be taken for the beam's drift, if it were read.
+    frame = sample() * np.float32(1.02)
+    short = slice(0, 30) if side == "right" else slice(70, 100)
+    frame[:, short] *= 0.95
+    beam = beam_of(frame, 10, side)
+    assert (beam.left, beam.right, beam.obstructed) == (pytest.approx(1.02), pytest.approx(1.02), False)
 
 
 def test_more_columns_than_there_are_is_refused():

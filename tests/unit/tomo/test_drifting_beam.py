@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from analytic_balls import BEAM, DARK, Ball, darks, flats, line_integrals, make_block
+from analytic_balls import BEAM, DARK, Ball, counts_of, darks, flats, line_integrals, make_block
 
 from bluesky_jit.tomo.corrections import Corrections
-from bluesky_jit.tomo.geometry import ConeGeometry
+from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
 
@@ -75,6 +75,22 @@ def test_air_columns_make_up_for_a_beam_that_flickers_and_tilts():
     assert reconstruction.found.beam.level == pytest.approx(level[-1], abs=1e-3)
     assert reconstruction.found.most_drift == pytest.approx(level.min() - 1, abs=1e-3)
     assert any("the beam has been below the flats by 5% or more" in text for text in reconstruction.warnings())
+
+
+@pytest.mark.parametrize("thin", [0.15, 1.0], ids=["a thin sample", "a thick sample"])
+def test_in_an_extended_field_air_columns_see_the_beam_and_not_the_sample(thin):
+    half = ParallelGeometry(n_u=80, n_v=3, pixel_mm=0.2, detector_u_mm=5.0, extended_field=True)
+    mu = 0.02 * thin
+    frames = counts_of(line_integrals(half, [Ball((0.5, 0.3, 0), 11.0, mu)], TURN))
+    flicker = 1 + 0.03 * np.random.default_rng(8).standard_normal(N)
+    frames = np.rint((frames - DARK) * flicker[:, None, None] + DARK).astype(np.uint16)
+    result = FilteredBackprojection(half, n_projections=N, corrections=Corrections(air_columns=6))
+    result.push(darks(half))
+    result.push(flats(half))
+    result.push(make_block("projection", frames, angles_rad=TURN))
+    made = result.slices((Grid.slice_xy(voxel_mm=0.2, shape=(60, 60)),))
+    assert made is not None
+    assert made.images[0][0][15:45, 15:45].mean() == pytest.approx(mu, rel=5e-3)
 
 
 def test_a_holder_in_the_air_columns_is_noticed_and_told():
