@@ -133,7 +133,8 @@ class Intake:
         try:
             if reconstruction.settle(drained=run.stop is not None):
                 self._session.frames_changed()
-        except ValueError as error:
+        except (ValueError, MemoryError) as error:
+            # Slices stay as they were, and it is tried again.
             self._session.report(Problem(text=str(error), severity="MAJOR", run_uid=run.uid))
         self._report_limits(run)
 

@@ -133,7 +133,7 @@ class Slices:
             made_time_s=time.time(),
             preset=self._session.settings.learn.preset if processed else "",
             weights_step=self._weights.step if processed and self._weights else 0,
-            axis_offset_mm=run.reconstruction.geometry.axis_offset_mm if run.reconstruction else 0.0,
+            axis_offset_mm=made.axis_offset_mm,
             accuracy=learner.accuracy if learner else float("nan"),
             ready=learner.ready if learner else False,
         )

@@ -17,13 +17,31 @@ Margins = tuple[int, int]
 
 
 def margins_of(geometry: Geometry) -> Margins:
-    """Return the margins with which slots reach as far to both sides of the axis; none unless the field is extended."""
+    """Return the margins with which slots hold the whole field of view at every angle; none unless it is extended."""
     if not geometry.extended_field:
         return 0, 0
     left, right = reaches_mm(geometry)
-    # Towards the source a row is seen magnified; twice the difference of the sides is what the far half turn needs.
-    lacking = int(np.ceil(abs(right - left) / geometry.voxel_mm)) + 1
-    return (lacking, 0) if right > left else (0, lacking)
+    side = -1 if right > left else 1
+    # What follows is seen from the short side, where x grows outwards.
+    axis_mm = side * geometry.axis_offset_mm
+    columns = (geometry.n_u if side > 0 else 0) - 0.5 - geometry.u_centre
+    edge_mm = side * columns * geometry.voxel_mm
+    lacking = int(np.ceil((_rim_mm(geometry, axis_mm, max(left, right)) - edge_mm) / geometry.voxel_mm)) + 1
+    return (lacking, 0) if side < 0 else (0, lacking)
+
+
+def _rim_mm(geometry: Geometry, axis_mm: float, radius_mm: float) -> float:
+    """Return the x, measured at the axis, of the ray that touches a circle around the axis on its outer side."""
+    wobble = 0.0
+    if geometry.calibration:
+        wobble = geometry.calibration.largest("sample_x_mm")
+        wobble += geometry.calibration.largest("detector_u_mm") * geometry.voxel_mm / geometry.pixel_mm
+    bend = np.cos(geometry.axis_tilt_rad) * geometry.curvature
+    if bend == 0:
+        return axis_mm + radius_mm + wobble
+    # As seen from the source: where the axis is, and half of what the circle takes.
+    half_angle = np.arcsin(radius_mm * bend / np.hypot(1, axis_mm * bend))
+    return float(np.tan(np.arctan(axis_mm * bend) + half_angle) / bend) + wobble
 
 
 def widened(geometry: Geometry, margins: Margins) -> Geometry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bluesky_jit.messages import ProjectionBlock
+from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
 from bluesky_jit.tomo.ramp import fan_weight
@@ -32,7 +33,7 @@ class Filling:
         self._geometry = self._weighted_for = geometry
         """What projections are filtered for, and what all of them were when the window was last filtered."""
         self._stale = False
-        """Darks or flats have come that the window's projections were not filtered with."""
+        """The window's projections were not filtered with the darks, flats and geometry that hold now."""
         self._known = 0
         """The preparation's revision that the window's projections were filtered at, or an earlier one."""
 
@@ -83,10 +84,14 @@ class Filling:
         They do after darks or flats, a move of the axis, when rings are known better, and when what they cover turns
         out to be part of a turn; drained: no more projections will come.
         """
-        stale = self._takes_new_geometry(geometry) or self._stale or self._preparation.revision != self._known
-        self._stale = False
+        # Until it has come true: filtering may fail, and is then tried again.
+        self._stale = self._takes_new_geometry(geometry) or self._stale
         view = self._window.view
-        if not (self._preparation.dark_flat.ready and len(view)):
+        if not self._preparation.dark_flat.ready:
+            return False
+        slot_geometry = widened(geometry, margins_of(geometry)) if self._stale or not len(view) else view.slot_geometry
+        if not len(view) and slot_geometry == view.slot_geometry:
+            self._stale = False
             return False
         short_scan = short_scan_of(
             covered_arc(view.angles_rad, geometry.period_rad),
@@ -97,20 +102,25 @@ class Filling:
             planned_rad=self._planned_arc_rad,
             drained=drained,
         )
-        if not stale and short_scan == view.short_scan:
+        if not self._stale and self._preparation.revision == self._known and short_scan == view.short_scan:
             return False
         while True:
-            self._known, self._weighted_for = self._preparation.revision, geometry
-            self._window.refilter(lambda counts, info: self._filtered(counts, info, short_scan), short_scan=short_scan)
+            revision = self._preparation.revision
+            self._window.refilter(
+                lambda counts, info: self._filtered(counts, info, short_scan),
+                short_scan=short_scan,
+                slot_geometry=slot_geometry,
+            )
+            self._known, self._weighted_for, self._stale = revision, geometry, False
             # On the way rings may have come to be known, and the first projections deserve it too.
             if self._preparation.revision == self._known:
-                return True
+                return len(view) > 0
 
     def _takes_new_geometry(self, geometry: Geometry) -> bool:
         """Filter for another geometry from now on; return whether that makes a difference."""
         if geometry is self._geometry:
             return False
-        self._preparation.set_geometry(geometry)
+        self._preparation.set_geometry(geometry, margins=margins_of(geometry))
         self._geometry = geometry
         if geometry.extended_field or self._window.view.short_scan:
             # What counts once and what twice moves with the axis.

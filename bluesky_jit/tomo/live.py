@@ -26,6 +26,7 @@ from bluesky_jit.tomo.limits import limits
 from bluesky_jit.tomo.plan import Plan, make_plan
 from bluesky_jit.tomo.prepare import Found, Preparation
 from bluesky_jit.tomo.reconstructor import SliceSet
+from bluesky_jit.tomo.redundancy import row_weight
 from bluesky_jit.tomo.window import Mode, Window, WindowView
 
 logger = logging.getLogger(__name__)
@@ -68,21 +69,19 @@ class FilteredBackprojection:
             raise ValueError(
                 f"n_projections is {n_projections} and n_splits {n_splits}: each split needs at least two projections"
             )
-        # Fixed, as the slots are: a new axis offset moves the axis between them.
-        self._margins = margins_of(geometry)
+        margins = margins_of(geometry)
         self._geometry = geometry
-        self._slot_geometry = widened(geometry, self._margins)
         self._window = Window(
             geometry.n_v,
             geometry.n_u,
             n_projections,
             mode=window,
-            slot_columns=self._slot_geometry.n_u,
+            slot_geometry=widened(geometry, margins),
             memory_gb=memory_gb,
         )
         self._preparation = Preparation(
             geometry,
-            margins=self._margins,
+            margins=margins,
             filter=filter,
             filter_cutoff=filter_cutoff,
             corrections=corrections,
@@ -165,10 +164,13 @@ class FilteredBackprojection:
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.
 
-        Weights that depend on it follow when the thread that pushes settles, where they change by more than a trifle.
+        Weights that depend on it follow when the thread that pushes settles, where they change by more than a trifle;
+        in an extended field the images follow then too. Raises ValueError where there could be none.
         """
         geometry = replace(self._geometry, axis_offset_mm=float(offset_mm))
-        self._slot_geometry, self._geometry = widened(geometry, self._margins), geometry
+        # Raises where the axis is not seen at every angle.
+        row_weight(geometry, 0.0, None)
+        self._geometry = geometry
 
     def estimate_axis(self) -> AxisEstimate:
         """Estimate where the axis is, from the raw counts of the window and not from where it is set."""
@@ -233,6 +235,7 @@ class FilteredBackprojection:
             frame_time_s=float(view.frame_times_s.max()),
             clipped_fraction=float(view.clipped.mean()),
             pushed=view.pushed,
+            axis_offset_mm=plan.geometry.axis_offset_mm,
         )
 
     def pairs(self, grids: tuple[Grid, ...]) -> np.ndarray | None:
@@ -269,7 +272,10 @@ class FilteredBackprojection:
 
     def _plan_of(self, view: WindowView) -> Plan:
         """Return how the projections of a view enter; kept, since many patches are made from one view."""
-        plan, geometry = self._plan, self._slot_geometry
+        plan, geometry = self._plan, self._geometry
+        if view.slot_geometry is not None and geometry.extended_field:
+            # Which lines count once has gone into the slots: images move with them, and not before.
+            geometry = view.slot_geometry
         if plan is None or plan.view is not view or plan.geometry is not geometry:
             self._plan = plan = make_plan(view, geometry, self._n_splits)
         return plan

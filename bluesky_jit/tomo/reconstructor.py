@@ -23,7 +23,7 @@ class SliceSet:
     images: one float32 (nz, ny, nx) in 1/mm for each grid; complete: whether the projections cover the whole arc, or
     enough of it, short of which the images are too low by about the part that lacks; frame_time_s: time stamp of the
     newest projection; clipped_fraction: of the pixels of these projections, those too dark or too bright to measure;
-    pushed: projections come so far.
+    pushed: projections come so far; axis_offset_mm: where the axis was taken to be.
     """
 
     images: tuple[np.ndarray, ...]
@@ -32,6 +32,7 @@ class SliceSet:
     frame_time_s: float
     clipped_fraction: float
     pushed: int
+    axis_offset_mm: float
 
 
 @runtime_checkable

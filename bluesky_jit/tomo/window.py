@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numba import njit
 
+from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.jobs import Slots
 from bluesky_jit.tomo.memory import require_memory
 from bluesky_jit.tomo.prepare import FrameInfo
@@ -26,8 +28,9 @@ class WindowView:
     angles_rad: float64 (n,), continuous over turns; acquisition, unique_ids: int64 (n,); frame_times_s: float64 (n,);
     clipped: float32 (n,), the fraction of clipped pixels; pushed: how many projections had come; filtered: whether all
     these are (they are not before the first flat); whole: in "whole-turns", whether a window is; short_scan: the arc
-    whose weights they were filtered with; revision: grows whenever other projections are named, or the same ones
-    filtered anew.
+    whose weights they were filtered with; slot_geometry: the set-up whose pixels the slots hold, where the window was
+    told, as it was when all of them were last filtered; revision: grows whenever other projections are named, or the
+    same ones filtered anew.
     """
 
     projections: Slots
@@ -42,6 +45,7 @@ class WindowView:
     filtered: bool
     whole: bool
     short_scan: ShortScan | None
+    slot_geometry: Geometry | None = None
     revision: int
 
     def __len__(self) -> int:
@@ -66,10 +70,10 @@ class Window:
         *,
         mode: Mode = "sliding",
         spare: int | None = None,
-        slot_columns: int | None = None,
+        slot_geometry: Geometry | None = None,
         memory_gb: float | None = None,
     ) -> None:
-        """Make an empty window of frames (n_v, n_u) whose filtered rows have slot_columns (default n_u) values.
+        """Make an empty window of frames (n_v, n_u), whose filtered rows may be wider: as those of slot_geometry.
 
         Raises ValueError when it would take more than memory_gb (default: half of what the machine has free).
         """
@@ -81,9 +85,10 @@ class Window:
         # The window that is on show, and the one that is being filled.
         self._kept = n_projections if mode == "sliding" else 2 * n_projections
         n = self._kept + self.spare
-        self._shape = (n_v, slot_columns or n_u)
+        self._slot_geometry = slot_geometry
+        self._store_shape = (n, n_v + 2, (slot_geometry.n_u if slot_geometry else n_u) + 2)
         counts_bytes = n * n_v * n_u * np.dtype(np.uint16).itemsize
-        slots_bytes = n * (n_v + 2) * (self._shape[1] + 2) * np.dtype(np.int16).itemsize
+        slots_bytes = math.prod(self._store_shape) * np.dtype(np.int16).itemsize
         # Filtering anew takes a second store, since readers may be at work on the first one.
         require_memory(
             counts_bytes + 2 * slots_bytes,
@@ -92,7 +97,7 @@ class Window:
             + ("" if mode == "sliding" else ", with as many for the next one,"),
         )
         self._counts = np.zeros((n, n_v, n_u), dtype=np.uint16)
-        self._projections = self._empty_slots()
+        self._projections = _empty_slots(self._store_shape)
         self._angles = np.zeros(n)
         self._serials = np.full(n, -1, dtype=np.int64)
         self._acquisition = np.zeros(n, dtype=np.int64)
@@ -140,7 +145,9 @@ class Window:
         self._acquisition[slot] = info.acquisition
         self._unique_ids[slot] = unique_id
         self._frame_times[slot] = info.time_s
-        self._store(self._projections, slot, filtered, clipped)
+        self._filtered[slot], self._clipped[slot] = filtered is not None, clipped
+        if filtered is not None:
+            _store(self._projections, slot, filtered)
         self._done += 1
         self._look_again()
 
@@ -153,22 +160,29 @@ class Window:
         function: Callable[[np.ndarray, FrameInfo], tuple[np.ndarray, float]],
         *,
         short_scan: ShortScan | None = None,
+        slot_geometry: Geometry | None = None,
     ) -> None:
         """Filter the raw counts again; function takes counts (n_v, n_u) to filtered values and the clipped fraction.
 
-        The results go to a new store: views taken before keep the old one, which nobody writes to any more.
-        short_scan: the arc whose weights the function applies, to these and to those that come.
+        The results go to a new store: views taken before keep the old one, which nobody writes to any more. Where
+        anything is raised, nothing has changed. short_scan, slot_geometry: the arc whose weights the function applies
+        and the set-up whose pixels it gives (the same as before by default), of these and of those that come.
         """
-        projections = self._empty_slots()
+        slot_geometry = slot_geometry or self._slot_geometry
+        n, rows, columns = self._store_shape
+        shape = (n, rows, slot_geometry.n_u + 2 if slot_geometry else columns)
+        projections, all_filtered, all_clipped = _empty_slots(shape), self._filtered.copy(), self._clipped.copy()
         for slot in self._newest_slots():
             info = FrameInfo(
                 angle_rad=float(self._angles[slot]),
                 acquisition=int(self._acquisition[slot]),
                 time_s=float(self._frame_times[slot]),
             )
-            filtered, clipped = function(self._counts[slot], info)
-            self._store(projections, slot, filtered, clipped)
-        self._projections, self._short_scan = projections, short_scan
+            filtered, all_clipped[slot] = function(self._counts[slot], info)
+            _store(projections, slot, filtered)
+            all_filtered[slot] = True
+        self._projections, self._filtered, self._clipped = projections, all_filtered, all_clipped
+        self._store_shape, self._slot_geometry, self._short_scan = shape, slot_geometry, short_scan
         self._look_again()
 
     def counts_of(self, view: WindowView, rows: slice) -> np.ndarray:
@@ -179,21 +193,6 @@ class Window:
         """Take back what was filtered: there are raw counts only until they are filtered again."""
         self._filtered[:] = False
         self._look_again()
-
-    def _empty_slots(self) -> Slots:
-        n, (n_v, n_u) = len(self._counts), self._shape
-        return Slots(
-            values=np.zeros((n, n_v + 2, n_u + 2), dtype=np.int16),
-            scales=np.ones(n, dtype=np.float32),
-            versions=np.zeros(n, dtype=np.int64),
-        )
-
-    def _store(self, projections: Slots, slot: int, filtered: np.ndarray | None, clipped: float) -> None:
-        self._filtered[slot] = filtered is not None
-        self._clipped[slot] = clipped
-        if filtered is not None:
-            projections.scales[slot] = quantise(filtered, projections.values[slot])
-            projections.versions[slot] += 1
 
     def _newest_slots(self) -> np.ndarray:
         pushes = np.arange(max(0, self._done - self._kept), self._done)
@@ -234,8 +233,22 @@ class Window:
             filtered=bool(self._filtered[slots].all()),
             whole=whole,
             short_scan=self._short_scan,
+            slot_geometry=self._slot_geometry,
             revision=self._revision,
         )
+
+
+def _empty_slots(shape: tuple[int, int, int]) -> Slots:
+    return Slots(
+        values=np.zeros(shape, dtype=np.int16),
+        scales=np.ones(shape[0], dtype=np.float32),
+        versions=np.zeros(shape[0], dtype=np.int64),
+    )
+
+
+def _store(projections: Slots, slot: int, filtered: np.ndarray) -> None:
+    projections.scales[slot] = quantise(filtered, projections.values[slot])
+    projections.versions[slot] += 1
 
 
 def quantise(filtered: np.ndarray, slot: np.ndarray) -> np.float32:

@@ -10,6 +10,7 @@ from analytic_balls import BEAM, DARK, Ball, counts_of, darks, flats, line_integ
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
+from bluesky_jit.tomo.prepare import Preparation
 from bluesky_jit.tomo.reconstructor import Reconstructor
 from bluesky_jit.tomo.window import Window
 
@@ -134,6 +135,31 @@ def test_late_flats_that_come_one_by_one_filter_the_window_once(monkeypatch):
     early = reconstruction(darks(CONE), flats(CONE), *(brighter for _ in range(6)), block)
     for ours, expected in zip(images(result), images(early), strict=True):
         np.testing.assert_array_equal(ours, expected)
+
+
+def test_flats_whose_filtering_failed_take_effect_the_next_time(monkeypatch):
+    block = noisy()
+    result = reconstruction(darks(CONE), flats(CONE), block)
+    brighter = replace(make_block("flat", np.full((5, CONE.n_v, CONE.n_u), 64_000)), after=0)
+    before = images(result)
+    filtered, calls = Preparation.filtered, []
+
+    def fails_once(preparation, counts, info, row_weight=None):
+        calls.append(info)
+        if len(calls) == 7:
+            raise MemoryError("no room")
+        return filtered(preparation, counts, info, row_weight)
+
+    monkeypatch.setattr(Preparation, "filtered", fails_once)
+    result.push(brighter)
+    with pytest.raises(MemoryError):
+        result.settle()
+    np.testing.assert_array_equal(images(result)[0], before[0])
+    assert result.settle()
+    right = images(reconstruction(darks(CONE), flats(CONE), brighter, block))
+    for ours, expected in zip(images(result), right, strict=True):
+        np.testing.assert_array_equal(ours, expected)
+    assert not result.settle()
 
 
 def shut(kind="flat", n=2):

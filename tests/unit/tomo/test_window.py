@@ -130,6 +130,29 @@ def test_filtering_again_leaves_earlier_views_as_they_were():
     np.testing.assert_allclose(values_of(earlier), [0, 1, 2, 3], rtol=1e-6)
 
 
+def test_where_filtering_again_fails_half_way_nothing_has_changed():
+    window = Window(3, 4, 4)
+    for n in range(4):
+        push(window, n, filtered=n > 1)
+
+    def fails_at_the_third(counts, info):
+        if info.acquisition == 2:
+            raise MemoryError("no room")
+        return counts.astype(np.float32) * 2, 0.5
+
+    before = window.view
+    with pytest.raises(MemoryError):
+        window.refilter(fails_at_the_third)
+    push(window, 4)
+    view = window.view
+    assert not view.filtered
+    assert view.projections is before.projections
+    push(window, 5)
+    assert window.view.filtered
+    np.testing.assert_allclose(values_of(window.view), [2, 3, 4, 5], rtol=1e-6)
+    np.testing.assert_array_equal(window.view.clipped, 0)
+
+
 def test_what_was_filtered_can_be_taken_back_until_it_is_filtered_again():
     window = Window(3, 4, 4)
     for n in range(4):
