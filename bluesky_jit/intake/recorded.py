@@ -22,6 +22,8 @@ from bluesky_jit.settings import Settings, TiledSettings
 
 logger = logging.getLogger(__name__)
 
+SERVER_FAULT = 500
+"""HTTP's first status for what is the server's own fault."""
 LEAST_UID = 5
 """Characters of a uid that the catalog looks for."""
 
@@ -148,10 +150,13 @@ def answering(place: str) -> Iterator[None]:
     try:
         yield
     except httpx.HTTPStatusError as error:
-        raise OSError(
-            f"Tiled at {place} refused ({without_key(str(error))}): check tiled.api_key, and that the server can read "
-            "the detector's files"
-        ) from error
+        status = error.response.status_code
+        if status >= SERVER_FAULT:
+            raise OSError(
+                f"Tiled at {place} could not give what was asked ({status}): look into its log; often it cannot read "
+                "the detector's files"
+            ) from error
+        raise OSError(f"Tiled at {place} refused ({without_key(str(error))}): check tiled.api_key") from error
     except httpx.HTTPError as error:
         raise OSError(f"no answer from Tiled at {place} ({error}): check tiled.uri, and that it runs") from error
 

@@ -258,6 +258,21 @@ def test_ctrl_c_leaves_no_half_volume(archive: Archive, recorded: Recorded, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_files_that_the_server_cannot_read_are_told(
+    archive: Archive, recorded: Recorded, frames_directory: Path
+) -> None:
+    with recorded_scan(recorded.stepping, archive.settings) as scan:
+        hidden = [(path, path.with_suffix(".hidden")) for path in frames_directory.glob("*.h5")]
+        for path, away in hidden:
+            path.rename(away)
+        try:
+            with pytest.raises(OSError, match=r"could not give what was asked \(500\): look into its log"):
+                list(scan.blocks())
+        finally:
+            for path, away in hidden:
+                away.rename(path)
+
+
 # ── runs whose frames are inside events ──────────────────────────────────────────────────────────────────────────────
 
 
