@@ -110,13 +110,14 @@ def _draw(made: dict[tuple[str, str, int], float], n_angles: int, path: Path) ->
                 axis.plot(*zip(*points, strict=True), label=f"{label.replace(' of pairs', '')}, {name}", **style)
     for stated in STATED:
         axis.plot(stated.points, stated.ms, "k*", markersize=12)
-        left = stated.points < max(SIZES)
+        # Where no line passes.
+        to_the_right = stated.points == min(SIZES)
         axis.annotate(
             stated.words.replace("paper's text: ", "").replace(", ", ",\n"),
             (stated.points, stated.ms),
-            xytext=(10, -18) if left else (-8, -30),
+            xytext=(10, -18) if to_the_right else (-8, -30),
             textcoords="offset points",
-            ha="left" if left else "right",
+            ha="left" if to_the_right else "right",
             fontsize=8,
         )
     axis.plot([], [], "k*", markersize=12, label="what the paper's text says (RTX 2080 Ti)")

@@ -75,9 +75,9 @@ def write_table(figures: Sequence[Figure], path: Path, title: str, text: str) ->
 def _cells(figure: Figure) -> tuple[str, str, str, str]:
     """Return value, floor, goal and peer as a table shows them."""
     sign = "≤" if figure.better == "lower" else "≥"
-    marks = ["" if mark is None else f"{sign} {mark:g} {figure.unit}" for mark in (figure.floor, figure.goal)]
+    floor, goal = ("" if mark is None else f"{sign} {mark:g} {figure.unit}" for mark in (figure.floor, figure.goal))
     peer = "" if figure.peer is None else f"{_three_digits(figure.peer)} {figure.unit}"
-    return f"{_three_digits(figure.value)} {figure.unit}", *marks, peer
+    return f"{_three_digits(figure.value)} {figure.unit}", floor, goal, peer
 
 
 def _three_digits(value: float) -> str:

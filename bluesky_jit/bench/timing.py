@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 SETTLE_S = 0.02
-"""Pause before each contestant, in which threads of the one before, which spin for some ms (OpenMP's do), fall asleep."""
+"""Pause before each contestant: threads of the one before may spin for some ms (OpenMP's do), then they sleep."""
 Contestants = Mapping[str, Callable[[], object]]
 
 
