@@ -6,10 +6,13 @@ import hashlib
 import os
 import re
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 from tiled.client import from_uri
 from tiled.client.utils import ClientError
 from tiled.structures.core import Spec
@@ -19,6 +22,10 @@ from bluesky_jit.settings import TiledSettings
 RAW = "raw"
 JIT = "jit"
 CONNECT_S = 2.0
+SERVER_FAULT = 500
+"""HTTP's first status for what is the server's own fault."""
+LEAST_UID = 5
+"""Characters of a uid that the catalog looks for."""
 
 
 def connect(settings: TiledSettings) -> Any:
@@ -39,9 +46,57 @@ def listens(uri: str) -> bool:
         return False
 
 
+def connect_now(settings: TiledSettings) -> Any:
+    """Return a Tiled client; raise OSError in one sentence when there is no answer, and at once."""
+    place = address(settings.uri)
+    if settings.uri and not listens(settings.uri):
+        raise ConnectionError(f"no answer from Tiled at {place}: check tiled.uri, and that it runs")
+    try:
+        with answering(place):
+            return connect(settings)
+    except RuntimeError as error:
+        # Tiled's own word for a missing key fills a screen.
+        raise OSError(f"Tiled at {place} wants a key: give tiled.api_key") from error
+
+
+@contextmanager
+def answering(place: str) -> Iterator[None]:
+    """Raise OSError in one sentence for whatever goes wrong between us and the Tiled server."""
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status >= SERVER_FAULT:
+            raise OSError(
+                f"Tiled at {place} could not give what was asked ({status}): look into its log; often it cannot read "
+                "the detector's files"
+            ) from error
+        raise OSError(f"Tiled at {place} refused ({without_key(str(error))}): check tiled.api_key") from error
+    except httpx.HTTPError as error:
+        raise OSError(f"no answer from Tiled at {place} ({error}): check tiled.uri, and that it runs") from error
+
+
 def raw_catalog(client: Any) -> Any:
     """Return the catalog of raw runs: `[-1]`, `[scan_id]` and `["partial uid"]` work on it."""
     return _catalog(client, RAW)
+
+
+def find_run(catalog: Any, which: str, place: str) -> Any:
+    """Return a run by its uid, the beginning of it, its scan id, or -1 for the last; raise ValueError without one."""
+    # A number is a scan id before it is the beginning of a uid.
+    is_number = which.removeprefix("-").isdecimal()
+    keys: list[Any] = [int(which)] if is_number and int(which) else []
+    if len(which) >= LEAST_UID and not which.startswith("-"):
+        keys.append(which)
+    for key in keys:
+        try:
+            return catalog[key]
+        except LookupError:
+            continue
+    raise ValueError(
+        f"Tiled at {place} has no run {which!r}: give a scan id, -1 for the last run, or at least {LEAST_UID} "
+        "characters of a uid; for a file, check its path"
+    )
 
 
 def jit_catalog(client: Any) -> Any:

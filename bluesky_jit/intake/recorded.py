@@ -8,24 +8,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
 import numpy as np
 
-from bluesky_jit.archive import address, connect, listens, raw_catalog, without_key
+from bluesky_jit.archive import address, answering, connect_now, find_run, raw_catalog
 from bluesky_jit.intake.angle_unit import AngleUnit
 from bluesky_jit.intake.dialects import StreamKeys, asked_angle_key, even_steps_rad, is_tomography, read_stream
 from bluesky_jit.intake.frames import as_counts, unix_times
 from bluesky_jit.intake.ledger import Ledger
 from bluesky_jit.intake.sources import KINDS, taken_together
 from bluesky_jit.messages import FrameKind, ProjectionBlock
-from bluesky_jit.settings import Settings, TiledSettings
+from bluesky_jit.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-SERVER_FAULT = 500
-"""HTTP's first status for what is the server's own fault."""
-LEAST_UID = 5
-"""Characters of a uid that the catalog looks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +129,7 @@ def recorded_scan(which: str, settings: Settings) -> Iterator[RecordedScan]:
     what cannot be reconstructed, OSError when Tiled cannot be reached.
     """
     place = address(settings.tiled.uri)
-    client = _client(settings.tiled, place)
+    client = connect_now(settings.tiled)
     try:
         with answering(place):
             scan = _scan(raw_catalog(client), which, place, settings)
@@ -144,36 +138,8 @@ def recorded_scan(which: str, settings: Settings) -> Iterator[RecordedScan]:
         client.context.close()
 
 
-@contextmanager
-def answering(place: str) -> Iterator[None]:
-    """Raise OSError in one sentence for whatever goes wrong between us and the Tiled server."""
-    try:
-        yield
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status >= SERVER_FAULT:
-            raise OSError(
-                f"Tiled at {place} could not give what was asked ({status}): look into its log; often it cannot read "
-                "the detector's files"
-            ) from error
-        raise OSError(f"Tiled at {place} refused ({without_key(str(error))}): check tiled.api_key") from error
-    except httpx.HTTPError as error:
-        raise OSError(f"no answer from Tiled at {place} ({error}): check tiled.uri, and that it runs") from error
-
-
-def _client(settings: TiledSettings, place: str) -> Any:
-    if settings.uri and not listens(settings.uri):
-        raise ConnectionError(f"no answer from Tiled at {place}: check tiled.uri, and that it runs")
-    try:
-        with answering(place):
-            return connect(settings)
-    except RuntimeError as error:
-        # Tiled's own word for a missing key fills a screen.
-        raise OSError(f"Tiled at {place} wants a key: give tiled.api_key") from error
-
-
 def _scan(catalog: Any, which: str, place: str, settings: Settings) -> RecordedScan:
-    run = _find(catalog, which, place)
+    run = find_run(catalog, which, place)
     start = run.metadata["start"]
     called = f"run {start['uid'][:8]}"
     if not is_tomography(start):
@@ -192,23 +158,6 @@ def _scan(catalog: Any, which: str, place: str, settings: Settings) -> RecordedS
         frames = _lent(catalog, str(lender), called, settings, frames["projection"].keys.frame_shape) | frames
     per_turn = tomo.get("n_angles_per_rotation") or settings.tomo.angles_per_turn
     return RecordedScan(uid=start["uid"], place=place, tomo=tomo, frames=frames, angles_per_turn=per_turn)
-
-
-def _find(catalog: Any, which: str, place: str) -> Any:
-    """Return a run; numbers are scan ids before they are beginnings of uids."""
-    is_number = which.removeprefix("-").isdecimal()
-    keys: list[Any] = [int(which)] if is_number and int(which) else []
-    if len(which) >= LEAST_UID and not which.startswith("-"):
-        keys.append(which)
-    for key in keys:
-        try:
-            return catalog[key]
-        except LookupError:
-            continue
-    raise ValueError(
-        f"Tiled at {place} has no run {which!r}: give a scan id, -1 for the last run, or at least {LEAST_UID} "
-        "characters of a uid; for a file, check its path"
-    )
 
 
 def _streams(run: Any, called: str, settings: Settings) -> dict[FrameKind, RecordedFrames]:

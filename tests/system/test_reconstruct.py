@@ -26,12 +26,12 @@ from simulated_run import ANGLES, GEOMETRY, PHANTOM, TOMO, emit_run, frames
 from tiled.client import from_uri
 from tiled.server import SimpleTiledServer
 
-from bluesky_jit.archive import raw_catalog
+from bluesky_jit.archive import answering, raw_catalog
 from bluesky_jit.beamline.camera import TomoCamera
 from bluesky_jit.beamline.plans import tomo_scan, tomo_step_scan
 from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
 from bluesky_jit.beamline.stage import RotationStage
-from bluesky_jit.intake.recorded import answering, recorded_scan
+from bluesky_jit.intake.recorded import recorded_scan
 from bluesky_jit.messages import ProjectionBlock
 from bluesky_jit.settings import GeometrySettings, Settings
 from bluesky_jit.tomo.grid import Grid
