@@ -39,14 +39,14 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
 
 def _dots(axis, figures: Sequence[Figure]) -> None:
     """Put one figure on each line: what was measured, floor, goal and peer."""
+    from matplotlib.ticker import LogLocator
+
     lines = range(len(figures))
-    labelled: set[str] = set()
 
     def mark(values: Sequence[tuple[int, float]], label: str, marker: str, colour: str, size: int) -> None:
         if values:
             y, x = zip(*values, strict=True)
             axis.plot(x, y, marker, color=colour, markersize=size, label=label)
-            labelled.add(label)
 
     scaled = [PER_MS.get(figure.unit, 1.0) for figure in figures]
     for name, marker, colour in (("floor", "|", "tab:red"), ("goal", "|", "tab:green"), ("peer", "x", "tab:gray")):
@@ -58,6 +58,8 @@ def _dots(axis, figures: Sequence[Figure]) -> None:
     axis.set_yticks(lines, [figure.name for figure in figures], fontsize=8)
     axis.set_ylim(len(figures) - 0.5, -0.5)
     axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.xaxis.set_minor_formatter(lambda value, _: "")
+    axis.tick_params(axis="x", labelsize=8)
     axis.grid(axis="x", alpha=0.3)
