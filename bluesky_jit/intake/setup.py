@@ -12,6 +12,7 @@ from bluesky_jit.settings import GeometrySettings, TomoSettings
 from bluesky_jit.tomo.calibration import Calibration, calibration_from_metadata
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.geometry import KINDS, Geometry
+from bluesky_jit.tomo.weights import SEAM_RAD
 
 WHAT_IT_IS = ("kind", "n_u", "n_v", "calibration", "extended_field")
 """Fields of a geometry that are no lengths or angles."""
@@ -93,8 +94,23 @@ def planned_arc_rad_of(tomo: Mapping[str, Any], angles_per_turn: int, expected_p
     return 2 * math.pi * expected_projections / angles_per_turn
 
 
-def window_length_of(turns: float, angles_per_turn: int, period_rad: float, mode: str) -> int:
-    """Return how many projections the window spans; whole turns are turns after which lines repeat."""
+def window_length_of(
+    turns: float, angles_per_turn: int, period_rad: float, mode: str, planned_arc_rad: float | None
+) -> int:
+    """Return how many projections the window spans; whole turns are turns after which lines repeat.
+
+    planned_arc_rad: what the run is to cover, if known. A scan of less than that may have a window as short; a run that
+    goes on beyond such a window would never have a slice.
+    """
+    arc_rad = turns * 2 * math.pi
+    fits = planned_arc_rad is not None and planned_arc_rad <= arc_rad * (1 + 1e-6)
+    if arc_rad < period_rad - SEAM_RAD and not fits:
+        least, repeats = (0.5, "half a turn") if period_rad < 2 * math.pi else (1, "a turn")
+        planned = "is not known" if planned_arc_rad is None else f"is {planned_arc_rad / (2 * math.pi):.3g} turns"
+        raise ValueError(
+            f"tomo.turns is {turns:g}, lines repeat after {repeats} in this set-up, and what the run covers {planned}: "
+            f"a window of less than both gives no slices; set tomo.turns to {least:g} or more"
+        )
     arcs = turns * 2 * math.pi / period_rad
     if mode == "whole-turns" and (abs(arcs - round(arcs)) > 1e-6 or round(arcs) < 1):
         unit = "half turns" if period_rad < 2 * math.pi else "turns"

@@ -96,9 +96,13 @@ class Intake:
         self._read_waiting()
         while not run.drained and not self._session.stopping.wait(RETRY_S):
             self._read_waiting()
-        if not self._session.wait_until_closed(run, LAST_SLICES_S):
-            logger.warning("the last slices of run %s were not made within %g s", run.uid, LAST_SLICES_S)
-            self._session.close_run(run)
+        until = time.monotonic() + LAST_SLICES_S
+        while not self._session.wait_until_closed(run, RETRY_S):
+            # Its axis may move, and the last slices wait until that has taken effect.
+            self._read_waiting()
+            if time.monotonic() > until:
+                logger.warning("the last slices of run %s were not made within %g s", run.uid, LAST_SLICES_S)
+                self._session.close_run(run)
 
     def _end(self, run: LiveRun, stop: RunStop) -> None:
         self._ended_s = time.monotonic()
@@ -121,8 +125,12 @@ class Intake:
             self._waiting_since = time.monotonic()
         if self._waiting:
             return
+        # Before it settles: what moves later takes effect the next time.
+        last = run.axis_settled
         if run.reconstruction is not None and (self._session.inbox.empty or run.stop is not None):
             self._settle(run, run.reconstruction)
+        if last and not run.settled:
+            self._session.settle_run(run)
         if run.stop is not None and not run.drained:
             self._check_frames(run)
             run.drained = True

@@ -70,6 +70,8 @@ class LiveRun:
         """People know that the axis in use is not where it is estimated."""
         self.axis_settled = False
         """No more estimates will come: written by the session."""
+        self.settled = False
+        """Nor will projections be weighted anew for an estimate: written by the session."""
         self.axis_by_hand = False
         """Somebody has moved the axis: written by controls."""
         self.told: set[str] = set()
@@ -102,13 +104,14 @@ class LiveRun:
         self.corrections = corrections_of(
             tomo, settings.tomo, ring_projections=min(period, self.start.expected_projections or period)
         )
+        planned_arc_rad = planned_arc_rad_of(tomo, self.angles_per_turn, self.start.expected_projections)
         reconstruction = FilteredBackprojection(
             geometry,
             n_projections=window_length_of(
-                settings.tomo.turns, self.angles_per_turn, geometry.period_rad, settings.tomo.window
+                settings.tomo.turns, self.angles_per_turn, geometry.period_rad, settings.tomo.window, planned_arc_rad
             ),
             window=settings.tomo.window,
-            planned_arc_rad=planned_arc_rad_of(tomo, self.angles_per_turn, self.start.expected_projections),
+            planned_arc_rad=planned_arc_rad,
             memory_gb=settings.tomo.memory_gb,
             filter=settings.tomo.filter,
             filter_cutoff=settings.tomo.filter_cutoff,

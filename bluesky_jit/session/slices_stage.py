@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PREVIEW_EVERY_S = 1.0
 IDLE_S = 0.05
-AXIS_PATIENCE_S = 3.0
+SETTLING_S = 3.0
 """How long a run's last slices wait for its axis: several times what an estimate takes."""
 
 
@@ -52,8 +52,8 @@ class Slices:
             next_at = time.monotonic() + 1 / self._session.settings.slices.updates_per_s
             seen = version
             if last:
-                # The axis may still move.
-                self._session.wait_for_axis(run, AXIS_PATIENCE_S)
+                # The axis may still move, and the projections' weights after it.
+                self._session.wait_until_settled(run, SETTLING_S)
             try:
                 self.refresh(run, with_preview=last)
             finally:

@@ -194,12 +194,18 @@ class Session:
             run.axis_settled = True
             self._changed.notify_all()
 
-    def wait_for_axis(self, run: LiveRun, timeout_s: float) -> None:
-        """Wait until the estimates of a run's axis have come to an end, if they will."""
+    def settle_run(self, run: LiveRun) -> None:
+        """Say that a run's projections are weighted for its last axis."""
+        with self._changed:
+            run.settled = True
+            self._changed.notify_all()
+
+    def wait_until_settled(self, run: LiveRun, timeout_s: float) -> None:
+        """Wait until a run's axis moves no more and its projections are weighted for it, if that will be."""
         if any(stage.lost for stage in self._stages if stage.name == AXIS_STAGE):
             return
         with self._changed:
-            self._changed.wait_for(lambda: run.axis_settled or self.stopping.is_set(), timeout_s)
+            self._changed.wait_for(lambda: run.settled or self.stopping.is_set(), timeout_s)
 
     def frames_changed(self) -> None:
         """Wake the slices: there are new projections."""

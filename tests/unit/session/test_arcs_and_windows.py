@@ -136,10 +136,30 @@ def test_a_run_says_how_far_it_goes_when_it_takes_its_angles_in_order() -> None:
 
 
 def test_whole_windows_are_whole_numbers_of_what_repeats() -> None:
-    assert window_length_of(2, 180, 2 * np.pi, "whole-turns") == 360
-    assert window_length_of(0.5, 180, np.pi, "whole-turns") == 90
-    assert window_length_of(1.3, 180, 2 * np.pi, "sliding") == 234
+    assert window_length_of(2, 180, 2 * np.pi, "whole-turns", None) == 360
+    assert window_length_of(0.5, 180, np.pi, "whole-turns", None) == 90
+    assert window_length_of(1.3, 180, 2 * np.pi, "sliding", None) == 234
     with pytest.raises(ValueError, match=r"tomo.turns is 1.5 and tomo.window 'whole-turns': give a whole number of tu"):
-        window_length_of(1.5, 180, 2 * np.pi, "whole-turns")
+        window_length_of(1.5, 180, 2 * np.pi, "whole-turns", None)
     with pytest.raises(ValueError, match="a whole number of half turns"):
-        window_length_of(0.7, 180, np.pi, "whole-turns")
+        window_length_of(0.7, 180, np.pi, "whole-turns", None)
+
+
+def test_a_window_shorter_than_what_repeats_is_for_scans_that_fit_in_it() -> None:
+    two_thirds = 2 / 3 * 2 * np.pi
+    assert window_length_of(2 / 3, 90, 2 * np.pi, "sliding", two_thirds) == 60
+    assert window_length_of(0.5, 90, np.pi, "sliding", None) == 45
+    # The seam of a turn may lack.
+    assert window_length_of(0.97, 100, 2 * np.pi, "sliding", None) == 97
+    for planned_rad, told in ((None, "is not known"), (6 * np.pi, "is 3 turns")):
+        with pytest.raises(ValueError, match=f"tomo.turns is 0.7, lines repeat after a turn.*{told}.*1 or more"):
+            window_length_of(0.7, 90, 2 * np.pi, "sliding", planned_rad)
+    with pytest.raises(ValueError, match=r"set tomo.turns to 0.5 or more"):
+        window_length_of(0.3, 90, np.pi, "sliding", None)
+
+
+def test_a_long_run_of_a_cone_in_a_short_window_is_told_why_it_has_no_slices() -> None:
+    sink, status = run_session(cone_frames(150), CONE_TOMO, tomo_settings={"turns": 0.7}, num_points=150)
+    assert sink.slices == []
+    assert "tomo.turns is 0.7" in status.message
+    assert "set tomo.turns to 1 or more" in status.message

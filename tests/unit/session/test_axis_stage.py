@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from analytic_balls import Ball, darks, flats, projections
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, TOMO, emit_run, frames
 
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.messages import Control, RunOpened, RunStop, SessionStatus, SinkMessage, Update
 from bluesky_jit.publish.linked_run import LinkedRun
 from bluesky_jit.settings import load_settings
+from bluesky_jit.tomo.geometry import ParallelGeometry
 
 SOON_S = 30.0
 WRONG_MM = 3.0
@@ -85,6 +87,48 @@ def test_slices_become_sharp_although_the_axis_was_given_wrongly(
     assert abs(found.axis_offset_mm) < 0.25
     assert off_truth(wrong) > 1.2 * off_truth(right)
     assert off_truth(found) < 1.05 * off_truth(right)
+
+
+EXTENDED = ParallelGeometry(n_u=200, n_v=48, pixel_mm=0.1, detector_u_mm=6.0, extended_field=True)
+EXTENDED_TOMO = {
+    **TOMO,
+    "pixel_mm": EXTENDED.pixel_mm,
+    "detector_u_mm": EXTENDED.detector_u_mm,
+    "extended_field": True,
+    "axis_offset_mm": 0.5,
+}
+MU = 0.02
+BALLS = [Ball((0, 0, 0), 11, MU), Ball((4, 3, 0), 1.5, 2 * MU), Ball((-5, 1, 0), 1, MU), Ball((2, -6, 0), 1.2, -MU)]
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["alone", "the next run waits"])
+def test_the_last_slices_of_an_extended_field_are_made_with_the_weights_of_the_axis_that_was_found(
+    another: bool,
+) -> None:
+    """What comes after a run's end is in no record of it."""
+    block = projections(EXTENDED, BALLS, np.arange(ANGLES) * 2 * np.pi / ANGLES)
+    streams = {
+        "darks": darks(EXTENDED).counts,
+        "flats": flats(EXTENDED).counts,
+        "primary": block.counts,
+    }
+    sink = Sink()
+    with session_with("estimate", sink) as session:
+        emit = JITCallback(session)
+        uid = last = emit_run(emit, streams, tomo=EXTENDED_TOMO)
+        if another:
+            last = emit_run(emit, streams, tomo=EXTENDED_TOMO)
+        assert session.wait_for(finished(last), SOON_S)
+    of_the_run = [
+        message for message in sink.messages if isinstance(message, Update | RunStop) and message.run_uid == uid
+    ]
+    assert isinstance(of_the_run[-1], RunStop)
+    slices = [message for message in of_the_run if isinstance(message, Update) and message.slice_name == "XY"]
+    assert abs(slices[-1].axis_offset_mm) < 0.25 * EXTENDED.pixel_mm
+    points = slices[-1].grid.points()
+    truth = sum(ball.attenuation(points) for ball in BALLS)
+    inside = np.linalg.norm(points[..., :2], axis=-1) < 9
+    assert (slices[-1].image - truth)[inside].std() < 0.2 * MU
 
 
 def test_a_given_axis_stays_and_people_are_told_where_it_seems_to_be(streams: dict[str, np.ndarray]) -> None:
