@@ -130,6 +130,7 @@ def prepared_scan(
                 len(view),
                 quantitative=plan.quantitative,
                 clipped_fraction=float(clipped.mean()),
+                axis_tilt_rad=slot_geometry.axis_tilt_rad,
             ),
         )
 

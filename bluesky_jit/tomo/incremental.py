@@ -6,6 +6,8 @@ See docs/explanations/slices.md for how the arithmetic stays exact.
 from __future__ import annotations
 
 import logging
+import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -67,14 +69,6 @@ class _Changes:
     matrices: np.ndarray
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SliceChecks:
-    """Say how often a full pass has checked a sum, and the largest difference found, as part of the largest value."""
-
-    count: int = 0
-    largest_difference: float = 0.0
-
-
 @dataclass(slots=True)
 class RunningImages:
     """Make images of grids from a window, at the cost of what has changed for grids that were asked for before.
@@ -84,14 +78,19 @@ class RunningImages:
 
     kernel: Kernel
     n_slots: int
-    checks: SliceChecks = field(default_factory=SliceChecks)
     _running: dict[Grid, _Running] = field(default_factory=dict)
     _asked: dict[Grid, None] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held where the two are looked into, and never while images are made."""
 
     @property
     def kept_voxels(self) -> int:
         """Count the voxels of all images that are kept."""
-        return sum(int(np.prod(grid.shape)) for grid in list(self._running))
+        with self._lock:
+            return self._count_voxels()
+
+    def _count_voxels(self) -> int:
+        return sum(math.prod(grid.shape) for grid in self._running)
 
     def images(
         self, plan: Plan, grids: tuple[Grid, ...], intact: Intact, *, priority: Priority = Priority.SHOWN
@@ -101,7 +100,8 @@ class RunningImages:
         # By identity, beside the content itself: while it is held, no other one has its identity.
         changes: dict[int, tuple[_Content, _Changes | None]] = {}
         for grid in dict.fromkeys(grids):
-            running = self._running.pop(grid, None)
+            with self._lock:
+                running = self._running.pop(grid, None)
             if running is None:
                 continue
             key = id(running.content)
@@ -117,7 +117,9 @@ class RunningImages:
             made |= dict(zip(members, images[:, 0], strict=True))
         if not intact(plan.view):
             return None
-        self._keep(plan, {grid: made[grid] for grid in missing})
+        kept = {grid: made[grid] for grid in missing}
+        with self._lock:
+            self._keep(plan, kept)
         return [made[grid] for grid in grids]
 
     def _changes(self, content: _Content, plan: Plan, intact: Intact) -> _Changes | None:
@@ -174,8 +176,11 @@ class RunningImages:
             running, grid, intact, priority
         ):
             return None
-        self._running[grid] = running
-        return running.image[0, 0].copy()
+        # Before others can reach it.
+        image = running.image[0, 0].copy()
+        with self._lock:
+            self._running[grid] = running
+        return image
 
     def _checks(self, running: _Running, grid: Grid, intact: Intact, priority: Priority) -> bool:
         """Put a full pass in the image's place and say how much they differ; return False when it came too late."""
@@ -185,9 +190,7 @@ class RunningImages:
             return False
         largest = float(np.abs(exact).max())
         difference = float(np.abs(exact - running.image).max()) / largest if largest else 0.0
-        self.checks = SliceChecks(
-            count=self.checks.count + 1, largest_difference=max(self.checks.largest_difference, difference)
-        )
+        logger.debug("a slice that was kept up to date was checked: it differs by %.1e", difference)
         if difference > ROUNDING:
             logger.warning(
                 "a slice that was kept up to date had come to differ by %.1e of its largest value from one made anew "
@@ -200,7 +203,10 @@ class RunningImages:
         return True
 
     def _keep(self, plan: Plan, made: dict[Grid, np.ndarray]) -> None:
-        """Keep the images of grids that are asked for again: most are asked for once, such as a volume's slabs."""
+        """Keep the images of grids that are asked for again: most are asked for once, such as a volume's slabs.
+
+        The lock is held.
+        """
         content = None
         for grid, image in made.items():
             if grid in self._asked:
@@ -214,7 +220,7 @@ class RunningImages:
             # Of no use any more, and it would keep the memory of the store before.
             if running.content.plan.view.projections is not plan.view.projections:
                 self._running.pop(grid, None)
-        while self.kept_voxels > KEPT_VOXELS:
+        while self._count_voxels() > KEPT_VOXELS:
             self._running.pop(next(iter(self._running)), None)
 
 

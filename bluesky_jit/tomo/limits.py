@@ -19,7 +19,14 @@ TOLD = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def limits(
-    dark_flat: DarkFlat, found: Found, arc: Arc, n_projections: int, *, quantitative: bool, clipped_fraction: float
+    dark_flat: DarkFlat,
+    found: Found,
+    arc: Arc,
+    n_projections: int,
+    *,
+    quantitative: bool,
+    clipped_fraction: float,
+    axis_tilt_rad: float,
 ) -> tuple[str, ...]:
     """Return a sentence for each limit: what it is, how much, and what to do; none where there are no flats yet.
 
@@ -37,6 +44,7 @@ def limits(
         _obstructed(found),
         _many_zingers(dark_flat, found),
         "" if quantitative else _part_of_the_arc(arc, n_projections),
+        _tilted_axis(axis_tilt_rad),
     )
     return tuple(text for text in texts if text)
 
@@ -125,4 +133,16 @@ def _part_of_the_arc(arc: Arc, n_projections: int) -> str:
     return (
         f"the projections cover only {np.rad2deg(arc.length_rad):.0f}° of {np.rad2deg(arc.period_rad):.0f}°: "
         f"attenuation is too low by about {1 - arc.part:.0%}; measure the whole arc for true values"
+    )
+
+
+def _tilted_axis(tilt_rad: float) -> str:
+    if not tilt_rad:
+        return ""
+    # No plane of frequencies square to a ray comes nearer to the axis than the tilt.
+    return (
+        f"the rotation axis is tilted by {np.rad2deg(abs(tilt_rad)):.3g}°: directions within that of the axis, "
+        f"{1 - np.cos(tilt_rad):.2g} of all, are not measured (the missing cone), so that flat layers square to the "
+        "axis fade and values are too low: compare values within the volume only, or turn the sample about an upright "
+        "axis for true ones"
     )

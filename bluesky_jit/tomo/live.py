@@ -19,7 +19,7 @@ from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.filling import Filling
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.incremental import RunningImages, SliceChecks
+from bluesky_jit.tomo.incremental import RunningImages
 from bluesky_jit.tomo.jobs import Kernel, Priority
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits
@@ -135,11 +135,6 @@ class FilteredBackprojection:
         return plan.usable and plan.view.whole and plan.covers_all(self._window.n_projections)
 
     @property
-    def slice_checks(self) -> SliceChecks:
-        """Say what checks of the slices that are kept up to date have found."""
-        return self._shown.checks
-
-    @property
     def kept_voxels(self) -> int:
         """Count the voxels of the slices that are kept up to date."""
         return self._shown.kept_voxels
@@ -159,6 +154,7 @@ class FilteredBackprojection:
             len(plan.view),
             quantitative=plan.quantitative,
             clipped_fraction=self.clipped_fraction,
+            axis_tilt_rad=self._geometry.axis_tilt_rad,
         )
 
     def set_axis_offset(self, offset_mm: float) -> None:

@@ -14,6 +14,7 @@ from bluesky_jit.tomo.weights import SEAM_RAD, Arc, covered_arc, split_weights
 from bluesky_jit.tomo.window import WindowView
 
 LEAST_PER_SPLIT = 2
+"""Projections that a split needs: what an angle stands for is half the gaps to its neighbours (weights.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -312,6 +312,17 @@ def test_warnings_count_dead_and_saturated_pixels_of_the_flats(counts, part_text
     assert remedy in text
 
 
+def test_a_tilted_axis_is_told_with_what_it_leaves_out():
+    tilted = replace(CONE, n_v=48, axis_tilt_rad=-0.5)
+    result = reconstruction(darks(tilted), flats(tilted), geometry=tilted)
+    (text,) = [text for text in result.warnings() if "tilted" in text]
+    assert "tilted by 28.6°" in text
+    assert "0.12 of all, are not measured" in text
+    assert "values are too low" in text
+    upright = reconstruction(darks(CONE), flats(CONE))
+    assert not any("tilted" in text for text in upright.warnings())
+
+
 def test_without_flats_there_is_nothing_to_warn_of():
     assert reconstruction(noisy()).warnings() == ()
 
