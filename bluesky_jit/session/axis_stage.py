@@ -80,7 +80,11 @@ class AxisWatch:
         if not run.axis_by_hand and (mode == "track" or (mode == "estimate" and not self._moved)):
             self._moved = True
             if off_px > SETTLED_PX:
-                reconstruction.set_axis_offset(estimate.offset_mm)
+                try:
+                    reconstruction.set_axis_offset(estimate.offset_mm)
+                except ValueError as error:
+                    text = f"the rotation axis is estimated at {estimate.offset_mm:.4f} mm and was not moved: {error}"
+                    self._session.report(Problem(text=text, run_uid=run.uid))
                 self._session.wake()
         elif off_px > WORTH_SAYING_PX and not run.axis_told:
             run.axis_told = True

@@ -18,6 +18,7 @@ from bluesky_jit.messages import Control, RunOpened, RunStop, SessionStatus, Sin
 from bluesky_jit.publish.linked_run import LinkedRun
 from bluesky_jit.settings import load_settings
 from bluesky_jit.tomo.geometry import ParallelGeometry
+from bluesky_jit.tomo.live import FilteredBackprojection
 
 SOON_S = 30.0
 WRONG_MM = 3.0
@@ -129,6 +130,20 @@ def test_the_last_slices_of_an_extended_field_are_made_with_the_weights_of_the_a
     truth = sum(ball.attenuation(points) for ball in BALLS)
     inside = np.linalg.norm(points[..., :2], axis=-1) < 9
     assert (slices[-1].image - truth)[inside].std() < 0.2 * MU
+
+
+def test_an_estimate_where_the_axis_cannot_be_is_told_and_the_axis_stays(
+    streams: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(reconstruction: FilteredBackprojection, offset_mm: float) -> None:
+        raise ValueError("the detector does not see it there: move the detector")
+
+    monkeypatch.setattr(FilteredBackprojection, "set_axis_offset", refuse)
+    with session_with("track") as session:
+        assert run(session, streams, tomo=WRONG).axis_offset_mm == WRONG_MM
+        status = session.status
+    assert status.state == "idle"
+    assert "mm and was not moved: the detector does not see it there" in status.message
 
 
 def test_a_given_axis_stays_and_people_are_told_where_it_seems_to_be(streams: dict[str, np.ndarray]) -> None:
