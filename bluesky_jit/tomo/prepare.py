@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bluesky_jit.tomo.air import Beam, air_side, beam_of, level_out, require_columns
+from bluesky_jit.tomo.air import Beam, Side, air_side, beam_of, level_out, require_columns
 from bluesky_jit.tomo.correct import SATURATION, make_reference, transmission
 from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.darkflat import DarkFlat
@@ -98,7 +98,8 @@ class Preparation:
         self.corrections = wanted = corrections or Corrections()
         self.found = Found()
         self.revision = 0
-        """Grows when projections filtered before would now come out otherwise: when rings are known better."""
+        """Grows when projections filtered before would now come out otherwise: when rings are known better, which a
+        move of the axis can do too."""
         require_columns(wanted.air_columns, geometry.n_u)
         self._phase = (
             make_phase_filter(
@@ -111,7 +112,13 @@ class Preparation:
             else None
         )
         self._rings = (
-            RingEstimate(geometry.n_v, geometry.n_u, width=wanted.ring_width, projections=wanted.ring_projections)
+            RingEstimate(
+                geometry.n_v,
+                geometry.n_u,
+                width=wanted.ring_width,
+                projections=wanted.ring_projections,
+                period_rad=geometry.period_rad,
+            )
             if wanted.ring_width
             else None
         )
@@ -124,11 +131,13 @@ class Preparation:
         """Filter for another geometry of the same detector from now on, into slots with these margins."""
         self._margins = margins
         self._virtual = virtual_detector(geometry)
-        self._air_side = air_side(geometry)
+        self._air_side: Side | None = air_side(geometry)
         self._filter = make_filter(widened(geometry, margins), self._filter_name, cutoff=self._filter_cutoff)
         if self._rings is not None:
             centre = geometry.detector_matrices(np.zeros(1))[0, :, 3]
+            correction = self._rings.correction
             self._rings.axis_u = float(centre[0] / centre[2])
+            self.revision += self._rings.correction is not correction
 
     def filtered(
         self, counts: np.ndarray, info: FrameInfo, row_weight: np.ndarray | None = None
@@ -166,17 +175,17 @@ class Preparation:
         if wanted.hardening:
             values = linearised(values, wanted.hardening)
         if self._rings is not None:
-            self._take_out_rings(self._rings, values, info.acquisition)
+            self._take_out_rings(self._rings, values, info)
         self.found = self.found.with_frame(zingers, beam)
         return values, clipped
 
-    def _take_out_rings(self, rings: RingEstimate, values: np.ndarray, acquisition: int) -> None:
+    def _take_out_rings(self, rings: RingEstimate, values: np.ndarray, info: FrameInfo) -> None:
         if self._rings_of != self.dark_flat.revision:
             # Other flats leave other rings.
             rings.forget()
             self._rings_of = self.dark_flat.revision
         stage = rings.stage
-        rings.update(values, acquisition)
+        rings.update(values, info.acquisition, info.angle_rad)
         self.revision += rings.stage > stage
         if rings.correction is not None:
             values -= rings.correction

@@ -1,10 +1,13 @@
 """Stripes of pixels with a slightly wrong gain go; what the sample shows stays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from analytic_balls import Ball, counts_of, darks, flats, line_integrals, make_block
 from scipy.ndimage import median_filter, uniform_filter1d
 
+from bluesky_jit.tomo.corrections import Corrections
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
@@ -32,10 +35,14 @@ def stripes(size=0.004, seed=3):
     return result
 
 
+def angle_of(n, projections):
+    return 2 * np.pi * n / projections
+
+
 def estimated(frames, *, width=2, projections=N, axis_u=BEAM.u_centre):
     estimate = RingEstimate(*frames.shape[1:], width=width, projections=projections, axis_u=axis_u)
     for n, frame in enumerate(frames):
-        estimate.update(frame.astype(np.float32), n)
+        estimate.update(frame.astype(np.float32), n, angle_of(n, projections))
     return estimate
 
 
@@ -107,6 +114,63 @@ def test_what_is_round_about_the_axis_stands_still_like_a_stripe_and_is_not_eate
     assert careless > 0.03, "it has to be protected"
 
 
+ORDERS = {
+    "one after the other": np.arange(N),
+    "interlaced": np.concatenate([np.arange(first, N, 9) for first in (0, 4, 8, 3, 7, 2, 6, 1, 5)]),
+    "golden": N * np.mod(np.arange(N) * (np.sqrt(5) - 1) / 2, 1),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
+def test_in_whatever_order_half_a_turn_is_taken_the_samples_edges_are_not_eaten(order):
+    angles = order * np.pi / N
+    balls = [Ball((0, 0, 0), 8, MU), Ball((4, 2, 0), 0.3, 5 * MU), Ball((-3, 3, 0), 0.6, -MU)]
+    true = line_integrals(BEAM, balls, angles)
+    estimate = RingEstimate(2, 192, width=2, projections=N, period_rad=np.pi, axis_u=BEAM.u_centre)
+    for n, frame in enumerate(true + stripes()[None]):
+        estimate.update(frame.astype(np.float32), n, angles[n])
+    assert estimate.correction is not None
+    # What a ring correction cannot see is what is smooth along the row.
+    assert np.abs(estimate.correction - stripes())[:, 8:-8].std() < 0.5 * stripes().std()
+    for n, frame in enumerate(true, start=N):
+        estimate.update(frame.astype(np.float32), n, angles[n - N])
+    assert np.abs(estimate.correction).max() < 1e-4
+
+
+def test_an_axis_that_moves_is_looked_at_again_from_half_a_pixel_on():
+    true = line_integrals(BEAM, ROUND["a thin tube"], ANGLES) + stripes()
+    estimate = estimated(true, axis_u=BEAM.u_centre + 6)
+    wrong = estimate.correction
+    estimate.axis_u = BEAM.u_centre + 5.6
+    assert estimate.correction is wrong
+    estimate.axis_u = BEAM.u_centre
+    np.testing.assert_array_equal(estimate.correction, correction_of(true))
+    estimate.axis_u = None
+    np.testing.assert_array_equal(estimate.correction, correction_of(true, axis_u=None))
+
+
+def test_after_a_move_of_the_axis_the_window_is_filtered_with_the_rings_of_the_new_place():
+    right = replace(BEAM, axis_offset_mm=0.6)
+    balls = [Ball((0, 0, 0), 8, MU), Ball((0, 0, 0), 4.0, MU), Ball((0, 0, 0), 3.85, -MU)]
+    frames = counts_of(line_integrals(right, balls, ANGLES))
+    rings = Corrections(ring_width=2, ring_projections=N)
+    tubes = []
+    for start in (right, BEAM):
+        reconstruction = FilteredBackprojection(start, n_projections=N, corrections=rings)
+        reconstruction.push(darks(BEAM))
+        reconstruction.push(flats(BEAM))
+        reconstruction.push(make_block("projection", frames, angles_rad=ANGLES))
+        reconstruction.settle()
+        if start is BEAM:
+            reconstruction.set_axis_offset(0.6)
+            assert reconstruction.settle()
+        made = reconstruction.slices((SLICE,))
+        assert made is not None
+        tubes.append(made.images[0][0][(FROM_AXIS > 3.88) & (FROM_AXIS < 3.97)].mean() / MU - 1)
+    assert tubes[0] > 0.9
+    assert tubes[1] == pytest.approx(tubes[0], abs=0.01)
+
+
 def test_rings_next_to_the_axis_are_taken_out_too():
     true = line_integrals(BEAM, [BODY], ANGLES)
     striped = true + stripes()
@@ -121,7 +185,7 @@ def test_a_blocks_stripes_are_what_a_median_leaves_of_the_details(width):
     frame = np.random.default_rng(2).standard_normal((3, 70)).astype(np.float32)
     estimate = RingEstimate(3, 70, width=width, projections=BLOCKS)
     for n in range(BLOCKS):
-        estimate.update(frame, n)
+        estimate.update(frame, n, angle_of(n, BLOCKS))
     details = frame - uniform_filter1d(frame.astype(float), 4 * width + 1, axis=1, mode="nearest")
     expected = details - median_filter(details, (1, 2 * width + 1), mode="nearest")
     np.testing.assert_allclose(estimate.correction, expected, atol=2e-6)
@@ -131,7 +195,7 @@ def test_it_acts_from_half_the_projections_on_and_says_when_frames_deserve_to_be
     estimate = RingEstimate(2, 40, width=2, projections=90)
     stages = []
     for n in range(200):
-        estimate.update(np.zeros((2, 40), np.float32), n)
+        estimate.update(np.zeros((2, 40), np.float32), n, angle_of(n, 90))
         stages.append(estimate.stage)
     acting = 90 * ENOUGH_BLOCKS // BLOCKS
     assert stages == [0] * (acting - 1) + [1] * (90 - acting) + [2] * 111
@@ -140,9 +204,9 @@ def test_it_acts_from_half_the_projections_on_and_says_when_frames_deserve_to_be
 def test_the_blocks_hold_all_projections_also_when_nine_does_not_divide_them():
     estimate = RingEstimate(2, 40, width=2, projections=100)
     for n in range(99):
-        estimate.update(np.zeros((2, 40), np.float32), n)
+        estimate.update(np.zeros((2, 40), np.float32), n, angle_of(n, 100))
     assert estimate.stage == 1
-    estimate.update(np.zeros((2, 40), np.float32), 99)
+    estimate.update(np.zeros((2, 40), np.float32), 99, angle_of(99, 100))
     assert estimate.stage == 2
 
 
@@ -164,7 +228,7 @@ def test_a_frame_that_comes_again_counts_once():
     once = correction_of(frames, projections=90)
     estimate = RingEstimate(2, 40, width=2, projections=90, axis_u=BEAM.u_centre)
     for n in [*range(50), *range(20, 50), *range(50, 90)]:
-        estimate.update(frames[n], n)
+        estimate.update(frames[n], n, angle_of(n, 90))
     np.testing.assert_array_equal(estimate.correction, once)
 
 
@@ -174,7 +238,7 @@ def test_after_forgetting_it_begins_again_with_frames_seen_before():
     estimate.forget()
     assert (estimate.stage, estimate.correction) == (0, None)
     for n, frame in enumerate(frames):
-        estimate.update(frame, n)
+        estimate.update(frame, n, angle_of(n, 90))
     np.testing.assert_array_equal(estimate.correction, correction_of(frames, projections=90, axis_u=None))
 
 
@@ -185,7 +249,7 @@ def test_a_correction_in_use_never_changes():
     assert taken is not None
     copy = taken.copy()
     for n, frame in enumerate(frames[90:], start=90):
-        estimate.update(frame, n)
+        estimate.update(frame, n, angle_of(n, 90))
     np.testing.assert_array_equal(taken, copy)
 
 
