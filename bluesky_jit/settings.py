@@ -84,7 +84,7 @@ class TomoSettings:
     """Reconstruction."""
 
     turns: float = 1.0
-    """Turns of projections in the window."""
+    """Turns of projections in the window: 1 or more, or what the run covers (half a turn in a parallel beam)."""
     window: Literal["sliding", "whole-turns"] = "sliding"
     """`sliding`: slices follow every projection. `whole-turns`: of whole windows only, which share no projection."""
     memory_gb: float | None = None
