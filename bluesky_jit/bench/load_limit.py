@@ -18,9 +18,9 @@ from bluesky_jit.bench.figures import Figure
 from bluesky_jit.tomo.geometry import ConeGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Slots
-from bluesky_jit.tomo.kernels.lanes import LANES, OPTIONS, aligned, copy_int16_pair
+from bluesky_jit.tomo.kernels.lanes import LANES, OPTIONS, aligned
 from bluesky_jit.tomo.kernels.numba import NumbaKernel
-from bluesky_jit.tomo.kernels.projective import BLOCK, TILE_ROWS, TILE_VOXELS
+from bluesky_jit.tomo.kernels.projective import BLOCK, TILE_ROWS, TILE_VOXELS, load_pairs
 
 CONE = ConeGeometry(n_u=768, n_v=647, pixel_mm=0.2, source_axis_mm=441.4, source_detector_mm=1069)
 """The set-up of the paper's scanner."""
@@ -58,10 +58,8 @@ def load_only(values, offsets, moves):
             slot = first_slot + p * slot_bytes + 2 * moves[tile, p]
             for block in range(0, TILE_VOXELS, BLOCK):
                 indices = first_offset + 4 * ((tile * groups + p // SHARED) * TILE_VOXELS + block)
-                for k in range(BLOCK):
-                    copy_int16_pair(work + 4 * k, slot, indices + 4 * k)
-                for k in range(BLOCK):
-                    copy_int16_pair(work + 4 * BLOCK + 4 * k, slot + row_bytes, indices + 4 * k)
+                load_pairs(BLOCK // LANES, work, slot, indices)
+                load_pairs(BLOCK // LANES, work + 4 * BLOCK, slot + row_bytes, indices)
     return room[0]
 
 

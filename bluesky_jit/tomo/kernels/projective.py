@@ -132,9 +132,11 @@ def _add_projection(
     u0, ui, uj = _along(matrix[0], corner, frame)
     v0, vi, vj = _along(matrix[1], corner, frame)
     w0, wi, wj = _along(matrix[2], corner, frame)
+    # Blocks of equal length: a small patch would spend much of its time on what the last one has too many.
     n_blocks = -(-tile_rows * tile_columns // BLOCK)
-    # The last block is full: it goes on into rows below the tile, whose sums nobody reads.
-    last_row = -(-n_blocks * BLOCK // tile_columns) - 1
+    n_vectors = -(-tile_rows * tile_columns // (n_blocks * LANES))
+    # The last block goes on into rows below the tile, whose sums nobody reads.
+    last_row = -(-n_blocks * n_vectors * LANES // tile_columns) - 1
     left, right, top, bottom, nearest = np.inf, -np.inf, np.inf, -np.inf, np.inf
     for y in (0, last_row):
         for x in (0, tile_columns - 1):
@@ -158,17 +160,17 @@ def _add_projection(
     middle = each(np.float32(middle_u)), each(np.float32(middle_v))
     factor, stride = each(np.float32(scale)), each(np.int32(columns))
     for block in range(n_blocks):
-        done = block * BLOCK_BYTES
+        done = block * n_vectors * VECTOR_BYTES
         if inside:
-            _locate(positions + done, work, stride, factor, row_u, row_v, row_w, middle)
+            _locate(n_vectors, positions + done, work, stride, factor, row_u, row_v, row_w, middle)
         else:
-            _locate_clamped(positions + done, work, rows, columns, stride, factor, row_u, row_v, row_w, middle)
+            _locate_clamped(
+                n_vectors, positions + done, work, rows, columns, stride, factor, row_u, row_v, row_w, middle
+            )
         # One row after the other: stores that take turns between two places cost twice as much.
-        for k in range(BLOCK):
-            copy_int16_pair(work + BLOCK_BYTES + 4 * k, slot, work + 4 * k)
-        for k in range(BLOCK):
-            copy_int16_pair(work + 2 * BLOCK_BYTES + 4 * k, slot + 2 * columns, work + 4 * k)
-        _interpolate(work, total + done)
+        load_pairs(n_vectors, work + BLOCK_BYTES, slot, work)
+        load_pairs(n_vectors, work + 2 * BLOCK_BYTES, slot + 2 * columns, work)
+        _interpolate(n_vectors, work, total + done)
 
 
 @njit(forceinline=True, **OPTIONS)
@@ -186,14 +188,14 @@ def _row(start, column, line):
 
 
 @njit(forceinline=True, **OPTIONS)
-def _locate(positions, work, stride, factor, row_u, row_v, row_w, middle):
+def _locate(n_vectors, positions, work, stride, factor, row_u, row_v, row_w, middle):
     """Find offset, fractions and weight of each voxel of a block that lies wholly on the detector.
 
     work: the address of a block's offsets, upper and lower pairs of pixels, two fractions and weights, one after the
     other.
     """
     one = each(np.float32(1))
-    for k in range(0, BLOCK_BYTES, VECTOR_BYTES):
+    for k in range(0, n_vectors * VECTOR_BYTES, VECTOR_BYTES):
         i, j = load_floats(positions + k), load_floats(positions + 4 * TILE_VOXELS + k)
         near = one / (row_w[0] + i * row_w[1] + j * row_w[2])
         x = (row_u[0] + i * row_u[1] + j * row_u[2]) * near + middle[0]
@@ -203,12 +205,12 @@ def _locate(positions, work, stride, factor, row_u, row_v, row_w, middle):
 
 
 @njit(forceinline=True, **OPTIONS)
-def _locate_clamped(positions, work, rows, columns, stride, factor, row_u, row_v, row_w, middle):
+def _locate_clamped(n_vectors, positions, work, rows, columns, stride, factor, row_u, row_v, row_w, middle):
     """Do the same for a tile that is partly off the detector: there voxels read the border, which is zero."""
     zero, one, limit = each(np.float32(0)), each(np.float32(1)), each(np.float32(MIN_DEPTH))
     last_x, last_y = each(np.float32(columns - 1)), each(np.float32(rows - 1))
     last_column, last_row = each(np.int32(columns - 2)), each(np.int32(rows - 2))
-    for k in range(0, BLOCK_BYTES, VECTOR_BYTES):
+    for k in range(0, n_vectors * VECTOR_BYTES, VECTOR_BYTES):
         i, j = load_floats(positions + k), load_floats(positions + 4 * TILE_VOXELS + k)
         depth = row_w[0] + i * row_w[1] + j * row_w[2]
         near = zero_unless_above(one / depth, depth, limit)
@@ -227,9 +229,18 @@ def _keep(work, offset, fraction_x, fraction_y, weight):
 
 
 @njit(forceinline=True, **OPTIONS)
-def _interpolate(work, total):
+def load_pairs(n_vectors, to, base, offsets):
+    """Copy the pair of pixels after a base at each of so many vectors of offsets."""
+    for vector in range(n_vectors):
+        first = vector * VECTOR_BYTES
+        for k in range(first, first + VECTOR_BYTES, 4):
+            copy_int16_pair(to + k, base, offsets + k)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _interpolate(n_vectors, work, total):
     """Add a block's values, from the pairs of pixels that were loaded, to its sums."""
-    for k in range(0, BLOCK_BYTES, VECTOR_BYTES):
+    for k in range(0, n_vectors * VECTOR_BYTES, VECTOR_BYTES):
         upper, lower = load_integers(work + BLOCK_BYTES + k), load_integers(work + 2 * BLOCK_BYTES + k)
         x, y = load_floats(work + 3 * BLOCK_BYTES + k), load_floats(work + 4 * BLOCK_BYTES + k)
         a, c = first_halves(upper), first_halves(lower)
