@@ -14,7 +14,7 @@ import matplotlib as mpl
 import numpy as np
 
 from bluesky_jit.messages import FrameKind, ProjectionBlock
-from bluesky_jit.tomo.axis import AxisEstimate
+from bluesky_jit.tomo.axis.estimate import AxisEstimate
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection

@@ -13,12 +13,12 @@ import matplotlib as mpl
 import numpy as np
 
 from bluesky_jit.messages import ProjectionBlock
-from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.corrections.hardening import hardening_of_spectrum
+from bluesky_jit.tomo.corrections.phase import wavelength_mm
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.hardening import hardening_of_spectrum
 from bluesky_jit.tomo.live import FilteredBackprojection
-from bluesky_jit.tomo.phase import wavelength_mm
 from sim_devices.bodies import Bodies, attenuation, cylinder, joined, line_integrals, spheres
 from sim_devices.physics import Detector, DetectorPhysics
 

@@ -17,8 +17,8 @@ from bluesky_jit.bench.peers import installed
 from bluesky_jit.bench.setups import FRAME_S, Turn
 from bluesky_jit.bench.timing import interleaved, timed_ms
 from bluesky_jit.session.workers import Workers
-from bluesky_jit.tomo.correct import transmission_formula
-from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.corrections.transmission import transmission_formula
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.kernels.numba import NumbaKernel
 from bluesky_jit.tomo.live import FilteredBackprojection
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation

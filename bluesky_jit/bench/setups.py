@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bluesky_jit.messages import FrameKind, ProjectionBlock
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import ConeGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Slots

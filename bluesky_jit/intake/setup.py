@@ -9,10 +9,10 @@ from typing import Any
 
 from bluesky_jit.intake.calibration_file import read_calibration
 from bluesky_jit.settings import GeometrySettings, TomoSettings
+from bluesky_jit.tomo.arcs import SEAM_RAD
 from bluesky_jit.tomo.calibration import Calibration, calibration_from_metadata
-from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.geometry import KINDS, Geometry
-from bluesky_jit.tomo.weights import SEAM_RAD
 
 WHAT_IT_IS = ("kind", "n_u", "n_v", "calibration", "extended_field")
 """Fields of a geometry that are no lengths or angles."""

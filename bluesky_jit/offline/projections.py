@@ -15,8 +15,9 @@ from bluesky_jit.intake.setup import corrections_of
 from bluesky_jit.offline.files import require_room
 from bluesky_jit.offline.scan import Scan
 from bluesky_jit.settings import TomoSettings
-from bluesky_jit.tomo.axis import AxisEstimate, axis_of_scan
-from bluesky_jit.tomo.axis_window import band_rows, bands_of
+from bluesky_jit.tomo.arcs import covered_arc
+from bluesky_jit.tomo.axis.estimate import AxisEstimate, axis_of_scan
+from bluesky_jit.tomo.axis.rows import band_rows, bands_of
 from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.jobs import Kernel, Slots
@@ -25,7 +26,6 @@ from bluesky_jit.tomo.memory import require_memory
 from bluesky_jit.tomo.plan import Plan, make_plan
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
 from bluesky_jit.tomo.redundancy import row_weight, short_scan_of
-from bluesky_jit.tomo.weights import covered_arc
 from bluesky_jit.tomo.window import WindowView, quantise
 
 logger = logging.getLogger(__name__)

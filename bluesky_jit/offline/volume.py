@@ -16,7 +16,7 @@ from bluesky_jit.offline.picture import MiddleSlices
 from bluesky_jit.offline.projections import Progress, find_axis, prepared_scan
 from bluesky_jit.offline.scan import Scan
 from bluesky_jit.settings import Settings
-from bluesky_jit.tomo.axis import AxisEstimate
+from bluesky_jit.tomo.axis.estimate import AxisEstimate
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Pool, Priority

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from bluesky_jit.messages import Problem
 from bluesky_jit.session.run import LiveRun
-from bluesky_jit.tomo.axis import AxisEstimate
-from bluesky_jit.tomo.axis_track import AxisTracker
+from bluesky_jit.tomo.axis.estimate import AxisEstimate
+from bluesky_jit.tomo.axis.track import AxisTracker
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from bluesky_jit.intake.angle_unit import WrongAngleUnit
 from bluesky_jit.intake.frames import FramesNotReady, UnusableCounts, part_of_message, split_message
 from bluesky_jit.messages import AssetFrames, FrameMessage, Problem, RunMessage, RunOpened, RunStart, RunStop
 from bluesky_jit.session.run import LiveRun
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
 if TYPE_CHECKING:

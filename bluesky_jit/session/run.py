@@ -16,9 +16,9 @@ from bluesky_jit.intake.setup import (
 from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
 from bluesky_jit.session.learner import Learner
 from bluesky_jit.settings import Settings
-from bluesky_jit.tomo.axis import AxisEstimate
-from bluesky_jit.tomo.corrections import Corrections
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.axis.estimate import AxisEstimate
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid, Vector
 from bluesky_jit.tomo.jobs import Pool

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from bluesky_jit.messages import ProjectionBlock
+from bluesky_jit.tomo.arcs import covered_arc
 from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
 from bluesky_jit.tomo.ramp import fan_weight
 from bluesky_jit.tomo.redundancy import ShortScan, row_weight, short_scan_of
-from bluesky_jit.tomo.weights import covered_arc
 from bluesky_jit.tomo.window import Window
 
 SAME_WEIGHT = 2e-4

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bluesky_jit.tomo.air import UNLIKE
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.arcs import Arc
+from bluesky_jit.tomo.corrections.air import UNLIKE
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.prepare import Found
-from bluesky_jit.tomo.weights import Arc
 
 WORTH_SAYING = 0.01
 """Part of the pixels, dead or full in the flats, from which on people are told: more than a detector's usual faults.

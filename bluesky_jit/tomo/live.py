@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 
 from bluesky_jit.messages import AngleSource, AnglesUsed, ProjectionBlock
-from bluesky_jit.tomo.axis import AxisEstimate
-from bluesky_jit.tomo.axis_window import estimate_from_window
-from bluesky_jit.tomo.correct import SATURATION
-from bluesky_jit.tomo.corrections import Corrections
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.axis.estimate import AxisEstimate
+from bluesky_jit.tomo.axis.rows import estimate_from_window
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.transmission import SATURATION
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.filling import Filling
 from bluesky_jit.tomo.geometry import Geometry

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
+from bluesky_jit.tomo.arcs import SEAM_RAD, Arc, covered_arc
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Priority
-from bluesky_jit.tomo.weights import SEAM_RAD, Arc, covered_arc, split_weights
+from bluesky_jit.tomo.weights import split_weights
 from bluesky_jit.tomo.window import WindowView
 
 LEAST_PER_SPLIT = 2

@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bluesky_jit.tomo.air import Beam, Side, air_side, beam_of, level_out, require_columns
-from bluesky_jit.tomo.correct import SATURATION, make_reference, transmission
-from bluesky_jit.tomo.corrections import Corrections
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.air import Beam, Side, air_side, beam_of, level_out, require_columns
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.hardening import linearised
+from bluesky_jit.tomo.corrections.phase import make_phase_filter, retrieved
+from bluesky_jit.tomo.corrections.rings import RingEstimate
+from bluesky_jit.tomo.corrections.transmission import SATURATION, make_reference, transmission
+from bluesky_jit.tomo.corrections.wanted import Corrections
+from bluesky_jit.tomo.corrections.zingers import remove_zingers
 from bluesky_jit.tomo.extended import Margins, widened
 from bluesky_jit.tomo.geometry import Geometry, ParallelGeometry
-from bluesky_jit.tomo.hardening import linearised
-from bluesky_jit.tomo.phase import make_phase_filter, retrieved
 from bluesky_jit.tomo.ramp import filtered, make_filter
-from bluesky_jit.tomo.rings import RingEstimate
 from bluesky_jit.tomo.virtual import virtual_detector
-from bluesky_jit.tomo.zingers import remove_zingers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bluesky_jit.tomo.array_module import array_module
+from bluesky_jit.tomo.corrections.array_module import array_module
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
 from bluesky_jit.tomo.row_convolution import RowConvolution, convolve_rows, fast_length, make_convolution
 

@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from bluesky_jit.messages import AnglesUsed, ProjectionBlock
-from bluesky_jit.tomo.axis import AxisEstimate
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.axis.estimate import AxisEstimate
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Priority

@@ -10,8 +10,8 @@ from typing import TypeGuard
 
 import numpy as np
 
+from bluesky_jit.tomo.arcs import SEAM_RAD, Arc
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry
-from bluesky_jit.tomo.weights import SEAM_RAD, Arc
 
 END_STEPS = 1.5
 """Steps by which a short scan may differ at either end: a lost projection, and half a step of an unsteady stage."""

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.air import beam_of, level_out
-from bluesky_jit.tomo.correct import make_reference, transmission
+from bluesky_jit.tomo.corrections.air import beam_of, level_out
+from bluesky_jit.tomo.corrections.transmission import make_reference, transmission
 from bluesky_jit.tomo.geometry import ConeGeometry
 from bluesky_jit.tomo.kernels.cuda import why_not
 from bluesky_jit.tomo.ramp import filtered, make_filter

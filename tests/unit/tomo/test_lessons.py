@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from analytic_balls import Ball, counts_of, darks, flats, line_integrals, make_block
 
+from bluesky_jit.tomo.corrections.phase import make_phase_filter
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
-from bluesky_jit.tomo.phase import make_phase_filter
 from bluesky_jit.tomo.ramp import filtered, make_filter
 
 MU = 0.03

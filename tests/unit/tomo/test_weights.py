@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.weights import arc_weights, covered_arc, split_weights
+from bluesky_jit.tomo.arcs import covered_arc
+from bluesky_jit.tomo.weights import arc_weights, split_weights
 
 TURN = 2 * np.pi
 GOLDEN = np.pi * (3 - np.sqrt(5))

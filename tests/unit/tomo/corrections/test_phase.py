@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from analytic_balls import Ball
 
+from bluesky_jit.tomo.corrections.phase import make_phase_filter, propagation_of, retrieved, wavelength_mm
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
-from bluesky_jit.tomo.phase import make_phase_filter, propagation_of, retrieved, wavelength_mm
 
 ENERGY_KEV = 20.0
 LAMBDA_MM = 12.398419843320026e-7 / ENERGY_KEV

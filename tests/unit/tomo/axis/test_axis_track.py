@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.axis import AxisEstimate, no_estimate, part_within
-from bluesky_jit.tomo.axis_track import AxisTracker
+from bluesky_jit.tomo.axis.estimate import AxisEstimate, no_estimate, part_within
+from bluesky_jit.tomo.axis.track import AxisTracker
 
 VOXEL_MM = 0.1
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from analytic_balls import counts_of, darks, flats, make_block
 
+from bluesky_jit.tomo.corrections.hardening import fit_hardening, hardening_of_spectrum, linearised
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.hardening import fit_hardening, hardening_of_spectrum, linearised
 from bluesky_jit.tomo.live import FilteredBackprojection
 
 # Aluminium at 30, 40, 60 and 80 keV (NIST XCOM: 1.128, 0.5685, 0.2778 and 0.2018 cm²/g, 2.699 g/cm³), in 1/mm.

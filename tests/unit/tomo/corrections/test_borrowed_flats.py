@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.correct import attenuation
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.transmission import attenuation
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.live import FilteredBackprojection
 

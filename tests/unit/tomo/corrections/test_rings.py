@@ -7,11 +7,11 @@ import pytest
 from analytic_balls import Ball, counts_of, darks, flats, line_integrals, make_block
 from scipy.ndimage import median_filter, uniform_filter1d
 
-from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.corrections.rings import BLOCKS, ENOUGH_BLOCKS, RingEstimate
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
-from bluesky_jit.tomo.rings import BLOCKS, ENOUGH_BLOCKS, RingEstimate
 
 MU = 0.05
 N = 270

@@ -9,12 +9,12 @@ import pytest
 from analytic_balls import Ball, line_integrals
 from axis_scans import CONE, HALF_TURN, PARALLEL, TURN, angles, scan, with_noise
 
-from bluesky_jit.tomo.axis import TRUSTED, axis_of_scan, estimate_axis
+from bluesky_jit.tomo.axis.estimate import TRUSTED, axis_of_scan, estimate_axis
 from bluesky_jit.tomo.calibration import Calibration
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.kernels import choose
 
-TOOTH = Path(__file__).parents[4] / "shared" / "data" / "tooth.h5"
+TOOTH = Path(__file__).parents[5] / "shared" / "data" / "tooth.h5"
 
 
 @pytest.fixture(scope="module")

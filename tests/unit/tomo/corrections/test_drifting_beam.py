@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from analytic_balls import BEAM, DARK, Ball, counts_of, darks, flats, line_integrals, make_block
 
-from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection

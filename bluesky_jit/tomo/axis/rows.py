@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from bluesky_jit.tomo.axis import AxisEstimate, estimate_axis, no_estimate
-from bluesky_jit.tomo.correct import Reference, attenuation
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.axis.estimate import AxisEstimate, estimate_axis, no_estimate
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.transmission import Reference, attenuation
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.jobs import Kernel
 from bluesky_jit.tomo.prepare import FrameInfo

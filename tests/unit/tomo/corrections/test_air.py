@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.air import Side, air_side, beam_of, level_out, require_columns
+from bluesky_jit.tomo.corrections.air import Side, air_side, beam_of, level_out, require_columns
 from bluesky_jit.tomo.geometry import ParallelGeometry
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import sqrt
 
-from bluesky_jit.tomo.axis import AxisEstimate, part_within
+from bluesky_jit.tomo.axis.estimate import AxisEstimate, part_within
 
 DRIFT_PX = 0.1
 """How far an axis may wander from turn to turn, standard deviation: beyond it an estimate is more noise than news."""

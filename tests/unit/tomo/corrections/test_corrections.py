@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.corrections.wanted import Corrections
 
 
 def test_nothing_is_corrected_unless_asked_for():

@@ -7,9 +7,9 @@ import pytest
 from analytic_balls import counts_of, darks, flats, make_block
 from axis_scans import CONE, PARALLEL, TURN, angles, scan
 
-from bluesky_jit.tomo.axis_window import band_rows, bands_of, rows_of
-from bluesky_jit.tomo.correct import attenuation, make_reference
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.axis.rows import band_rows, bands_of, rows_of
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.transmission import attenuation, make_reference
 from bluesky_jit.tomo.live import FilteredBackprojection
 from bluesky_jit.tomo.prepare import FrameInfo
 
@@ -69,7 +69,7 @@ def test_the_window_looks_for_its_axis_with_the_flats_of_all_times(monkeypatch):
     reconstruction.push(replace(late, after=N))
     seen = []
     monkeypatch.setattr(
-        "bluesky_jit.tomo.axis_window.estimate_axis", lambda rows, *_, **__: seen.append(rows[:, :, 0].mean(axis=0))
+        "bluesky_jit.tomo.axis.rows.estimate_axis", lambda rows, *_, **__: seen.append(rows[:, :, 0].mean(axis=0))
     )
     reconstruction.estimate_axis()
     # Air: the flats of its time are between both.

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from bluesky_jit.tomo.array_module import array_module
+from bluesky_jit.tomo.corrections.array_module import array_module
 from bluesky_jit.tomo.field import reaches_mm
 from bluesky_jit.tomo.geometry import Geometry
 

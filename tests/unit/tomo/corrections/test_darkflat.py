@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from bluesky_jit.intake.sources import open_scan
-from bluesky_jit.tomo.correct import transmission
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.transmission import transmission
 
 SHAPE = (3, 4)
-REAL = Path(__file__).parents[4] / "shared" / "data"
+REAL = Path(__file__).parents[5] / "shared" / "data"
 needs_real_scans = pytest.mark.skipif(not REAL.exists(), reason="the folder of real scans is not here")
 
 

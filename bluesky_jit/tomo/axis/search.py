@@ -8,7 +8,7 @@ import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.stats import norm
 
-from bluesky_jit.tomo.axis_views import Views, high_passed
+from bluesky_jit.tomo.axis.views import Views, high_passed
 
 REACH_STEPS = 2.5
 """A view this many typical steps from the opposite of another still tells roughly where the axis is."""

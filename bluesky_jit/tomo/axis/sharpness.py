@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from bluesky_jit.tomo.arcs import covered_arc
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Kernel, Priority, Slots
 from bluesky_jit.tomo.ramp import filtered, make_filter
-from bluesky_jit.tomo.weights import covered_arc, split_weights
+from bluesky_jit.tomo.weights import split_weights
 from bluesky_jit.tomo.window import quantise
 
 SMOOTHING_PX = 4.0

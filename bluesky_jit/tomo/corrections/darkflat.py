@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from bluesky_jit.tomo.correct import SATURATION, Reference, find_dead, gain_of, neighbours
+from bluesky_jit.tomo.corrections.transmission import SATURATION, Reference, find_dead, gain_of, neighbours
 
 LEAST_BEAM = 0.1
 """Part of the first flats' beam below which later flats show a shutter or a lost beam, and no drift."""

@@ -8,11 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from bluesky_jit.tomo.axis_match import match_pairs
-from bluesky_jit.tomo.axis_seam import match_seam
-from bluesky_jit.tomo.axis_search import search
-from bluesky_jit.tomo.axis_sharpness import sharpest
-from bluesky_jit.tomo.axis_views import Fan, Views
+from bluesky_jit.tomo.axis.pairs import match_pairs
+from bluesky_jit.tomo.axis.seam import match_seam
+from bluesky_jit.tomo.axis.search import search
+from bluesky_jit.tomo.axis.sharpness import sharpest
+from bluesky_jit.tomo.axis.views import Fan, Views
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.jobs import Kernel
 

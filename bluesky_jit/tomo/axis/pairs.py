@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d, spline_filter1d
 
-from bluesky_jit.tomo.axis_views import WIDEST_STEPS, Views, high_passed
+from bluesky_jit.tomo.axis.views import WIDEST_STEPS, Views, high_passed
 
 SIGMAS_PX = (2.0, 4.0, 8.0)
 """Smoothing before views are compared: the least that does. With less than two pixels, interpolation between pixels

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from analytic_balls import Ball, counts_of, darks, flats, line_integrals, make_block
 
-from bluesky_jit.tomo.corrections import Corrections
+from bluesky_jit.tomo.corrections.hardening import hardening_of_spectrum
+from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.hardening import hardening_of_spectrum
 from bluesky_jit.tomo.live import FilteredBackprojection
 
 MU = 0.05

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.constants
 import scipy.fft
 
-from bluesky_jit.tomo.array_module import array_module
+from bluesky_jit.tomo.corrections.array_module import array_module
 from bluesky_jit.tomo.geometry import ConeGeometry, Geometry, require_positive
 
 HC_KEV_MM = scipy.constants.h * scipy.constants.c / scipy.constants.e

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from axis_scans import CONE, HALF_TURN, PARALLEL, TURN, angles, scan, with_noise
 
-from bluesky_jit.tomo.axis import estimate_axis
-from bluesky_jit.tomo.axis_sharpness import negativity, shared_energy, sharpest
+from bluesky_jit.tomo.axis.estimate import estimate_axis
+from bluesky_jit.tomo.axis.sharpness import negativity, shared_energy, sharpest
 from bluesky_jit.tomo.kernels import choose
 
 AXIS_PX = 3.3

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from bluesky_jit.tomo.array_module import array_module
+from bluesky_jit.tomo.corrections.array_module import array_module
 
 MIN_COUNTS = 0.5
 """Counts above the dark that a pixel is raised to, so that a shadow too deep to measure keeps a finite attenuation."""

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.zingers import remove_zingers
+from bluesky_jit.tomo.corrections.zingers import remove_zingers
 
 PHOTONS = 10_000
 THRESHOLD = 0.1

@@ -8,7 +8,7 @@ from math import inf, sqrt
 import numpy as np
 from scipy.ndimage import map_coordinates, uniform_filter1d
 
-from bluesky_jit.tomo.axis_views import Views
+from bluesky_jit.tomo.axis.views import Views
 
 VIEWS_A_SIDE = 16
 """Views on each side of the seam that are looked at: those further away follow from their neighbours anyway."""

@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from bluesky_jit.tomo.correct import attenuation, fill_dead, make_reference, transmission, transmission_formula
-from bluesky_jit.tomo.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.transmission import (
+    attenuation,
+    fill_dead,
+    make_reference,
+    transmission,
+    transmission_formula,
+)
 
 
 def corrector(dark=100.0, flat=10_100.0, shape=(4, 6)):
