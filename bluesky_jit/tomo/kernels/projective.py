@@ -231,6 +231,7 @@ def _keep(work, offset, fraction_x, fraction_y, weight):
 @njit(forceinline=True, **OPTIONS)
 def load_pairs(n_vectors, to, base, offsets):
     """Copy the pair of pixels after a base at each of so many vectors of offsets."""
+    # LLVM writes the inner loop out; one loop over the block took a tenth longer.
     for vector in range(n_vectors):
         first = vector * VECTOR_BYTES
         for k in range(first, first + VECTOR_BYTES, 4):
