@@ -115,7 +115,7 @@ def _progress(values: dict[str, Any], turns: int) -> Table:
         "scan", f"{'━' * round(30 * done)}{'·' * (30 - round(30 * done))} {number('Turns', '.1f')} of {turns} turns"
     )
     table.add_row("frames", f"{number('FramesReceived', 'd')} received, {number('FramesLost', 'd')} lost")
-    table.add_row("slices", f"{number('UpdateRate', '.1f')} updates/s, {number('ReconTime', '.0f')} ms for three")
+    table.add_row("slices", f"{number('UpdateRate', '.1f')} updates/s, {number('ReconTime', '.1f')} ms for three")
     table.add_row("latency", f"{number('Latency', '.0f')} ms from exposure to slice")
     table.add_row(
         "learning", f"step {number('Learning:Step', 'd')}, {number('Learning:StepsPerSecond', '.0f')} steps/s"
