@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import extending, njit, types
+from numba.core import cgutils
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 
 LANES = 16
@@ -109,6 +110,22 @@ def store(typing, address, values):
         return context.get_dummy_value()
 
     return types.void(types.int64, values), generate
+
+
+@intrinsic
+def prefetch(typing, address):
+    """Ask for the cache line at an address, without waiting for it; any address will do."""
+
+    def generate(context, builder, signature, arguments):
+        bytes_pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [bytes_pointer, INT32, INT32, INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        # To read; into the nearest cache; data.
+        hints = [ir.Constant(INT32, number) for number in (0, 3, 1)]
+        builder.call(function, [builder.inttoptr(arguments[0], bytes_pointer), *hints])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @intrinsic

@@ -25,6 +25,7 @@ from bluesky_jit.tomo.kernels.lanes import (
     lesser_integers,
     load_floats,
     load_integers,
+    prefetch,
     second_halves,
     store,
     truncated,
@@ -39,6 +40,8 @@ BLOCK = 256
 BLOCK_BYTES = 4 * BLOCK
 MARGIN = 0.01
 """A tile nearer to its slot's edge, in pixels, takes the clamped loop: rounding may carry it over the edge."""
+PREFETCHED_ROWS = 64
+"""Rows of a slot that are asked for ahead, two cache lines each: 8 kB, which the first-level cache has room for."""
 
 
 @njit(cache=True, **OPTIONS)
@@ -110,9 +113,15 @@ def backproject(values, matrices, slots, scales, splits, frames, result, first_t
                 + first_column * frames[g, 3, axis]
             )
         sum_values[: n_splits * TILE_VOXELS] = 0
+        following = _footprint(matrices[0], corner, frames[g], own_rows, own_columns)
         for p in range(len(slots)):
+            footprint = following
+            if p + 1 < len(slots):
+                # What the next projection reads comes while this one is added.
+                following = _footprint(matrices[p + 1], corner, frames[g], own_rows, own_columns)
+                _prefetch(store_address + slot_bytes * slots[p + 1], rows, columns, following[1])
             _add_projection(
-                store_address + slot_bytes * slots[p], rows, columns, matrices[p], scales[p], corner, frames[g],
+                store_address + slot_bytes * slots[p], rows, columns, scales[p], footprint,
                 own_rows, own_columns, positions, work, sums + 4 * TILE_VOXELS * splits[p],
             )  # fmt: skip
         for s in range(n_splits):
@@ -125,16 +134,25 @@ def backproject(values, matrices, slots, scales, splits, frames, result, first_t
 
 
 @njit(forceinline=True, **OPTIONS)
-def _add_projection(
-    slot, rows, columns, matrix, scale, corner, frame, tile_rows, tile_columns, positions, work, total
-):  # fmt: skip
-    """Add one projection, whose slot lies at an address, to the sums of one tile, which lie at another."""
+def _blocks(tile_rows, tile_columns):
+    """Return how many blocks, all of one length, a tile is cut into, and their length in vectors.
+
+    Blocks of full length would make a small patch spend much of its time on what the last one has too many.
+    """
+    n_blocks = -(-tile_rows * tile_columns // BLOCK)
+    return n_blocks, -(-tile_rows * tile_columns // (n_blocks * LANES))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _footprint(matrix, corner, frame, tile_rows, tile_columns):
+    """Return how a tile's voxels reach the detector, u, v and w, and the part of the slot that their blocks cover.
+
+    The part is left, right, top and bottom, in pixels, and the depth of the nearest voxel.
+    """
     u0, ui, uj = _along(matrix[0], corner, frame)
     v0, vi, vj = _along(matrix[1], corner, frame)
     w0, wi, wj = _along(matrix[2], corner, frame)
-    # Blocks of equal length: a small patch would spend much of its time on what the last one has too many.
-    n_blocks = -(-tile_rows * tile_columns // BLOCK)
-    n_vectors = -(-tile_rows * tile_columns // (n_blocks * LANES))
+    n_blocks, n_vectors = _blocks(tile_rows, tile_columns)
     # The last block goes on into rows below the tile, whose sums nobody reads.
     last_row = -(-n_blocks * n_vectors * LANES // tile_columns) - 1
     left, right, top, bottom, nearest = np.inf, -np.inf, np.inf, -np.inf, np.inf
@@ -146,6 +164,25 @@ def _add_projection(
                 u = (u0 + x * ui + y * uj) / w + 1
                 v = (v0 + x * vi + y * vj) / w + 1
                 left, right, top, bottom = min(left, u), max(right, u), min(top, v), max(bottom, v)
+    return ((u0, ui, uj), (v0, vi, vj), (w0, wi, wj)), (left, right, top, bottom, nearest)
+
+
+@njit(forceinline=True, **OPTIONS)
+def _prefetch(slot, rows, columns, covered):
+    """Ask for the two ends of each row of a slot that a small tile covers; the processor finds longer rows itself."""
+    left, right, top, bottom, nearest = covered
+    whole = nearest > MIN_DEPTH and left >= 0 and top >= 0 and right < columns - 1 and bottom < rows - 1
+    if whole and bottom - top < PREFETCHED_ROWS:
+        for row in range(int(top), int(bottom) + 2):
+            prefetch(slot + 2 * (row * columns + int(left)))
+            prefetch(slot + 2 * (row * columns + int(right) + 1))
+
+
+@njit(forceinline=True, **OPTIONS)
+def _add_projection(slot, rows, columns, scale, footprint, tile_rows, tile_columns, positions, work, total):
+    """Add one projection, whose slot lies at an address, to the sums of one tile, which lie at another."""
+    ((u0, ui, uj), (v0, vi, vj), (w0, wi, wj)), (left, right, top, bottom, nearest) = footprint
+    n_blocks, n_vectors = _blocks(tile_rows, tile_columns)
     in_front = nearest > MIN_DEPTH
     # A tile is flat and convex, so what it covers on the detector lies within its corners.
     if in_front and (right < 0 or bottom < 0 or left > columns - 1 or top > rows - 1):
