@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bluesky import RunEngine
 from bluesky.plans import count
 from conftest import Sim
+from engine import ending_engine
 from ophyd import EpicsSignal
 from ophyd.signal import ReadTimeoutError
 
@@ -67,8 +67,8 @@ def lose(devices: Devices) -> Iterator[Lose]:
 def run(plan: Any) -> dict[str, list[Any]]:
     """Return the documents by name."""
     documents: dict[str, list[Any]] = {}
-    engine = RunEngine({}, context_managers=[])
-    engine(plan, lambda name, doc: documents.setdefault(name, []).append(doc))
+    with ending_engine() as engine:
+        engine(plan, lambda name, doc: documents.setdefault(name, []).append(doc))
     return documents
 
 

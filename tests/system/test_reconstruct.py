@@ -17,9 +17,9 @@ import httpx
 import numpy as np
 import pytest
 import zarr
-from bluesky import RunEngine
 from bluesky_tiled_plugins import TiledWriter
 from conftest import Server, free_ports, wait_for
+from engine import ending_engine
 from event_model import compose_run
 from scipy.ndimage import gaussian_filter
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, TOMO, emit_run, frames
@@ -135,13 +135,13 @@ def recorded(archive: Archive, frames_directory: Path, ca_repeater: None) -> Ite
     for device in devices:
         device.wait_for_connection(timeout=20)
     devices[1].velocity.put(720.0, wait=True)
-    engine = RunEngine({}, context_managers=[])
-    engine.subscribe(archive.writer())
     uids: list[str] = []
-    engine.subscribe(lambda _, start: uids.append(start["uid"]), "start")
-    engine(tomo_scan(*devices, turns=1, angles_per_turn=150, darks=5, flats=8, flats_after=8, geometry=CONE))
-    engine(tomo_step_scan(*devices, angles_per_turn=12, darks=2, flats=3, geometry=CONE))
-    engine(tomo_scan(*devices, turns=1, angles_per_turn=60, darks=0, flats=0, geometry=CONE, dark_flat_uid=uids[0]))
+    with ending_engine() as engine:
+        engine.subscribe(archive.writer())
+        engine.subscribe(lambda _, start: uids.append(start["uid"]), "start")
+        engine(tomo_scan(*devices, turns=1, angles_per_turn=150, darks=5, flats=8, flats_after=8, geometry=CONE))
+        engine(tomo_step_scan(*devices, angles_per_turn=12, darks=2, flats=3, geometry=CONE))
+        engine(tomo_scan(*devices, turns=1, angles_per_turn=60, darks=0, flats=0, geometry=CONE, dark_flat_uid=uids[0]))
     described = ("Experiment", "Seed", "RadiusMm", "HalfHeightMm")
     name, seed, radius, half_height = (caget(f"{PREFIX}PHANTOM:{each}_RBV", timeout=10) for each in described)
     with recorded_scan(uids[0], archive.settings) as scan:
@@ -157,7 +157,6 @@ def recorded(archive: Archive, frames_directory: Path, ca_repeater: None) -> Ite
     )
     for device in devices:
         device.destroy()
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
     server.stop()
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from bluesky import RunEngine
 from conftest import Server, Sim, wait_for
+from engine import ending_engine
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.areadetector import AreaDetector
 from ophyd.areadetector.base import EpicsSignalWithRBV
@@ -62,11 +63,8 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def run_engine() -> Iterator[RunEngine]:
-    engine = RunEngine({}, context_managers=[])
-    yield engine
-    engine.loop.call_soon_threadsafe(engine.loop.stop)
-    engine._th.join()
-    engine.loop.close()
+    with ending_engine() as engine:
+        yield engine
 
 
 @pytest.fixture(scope="module")
