@@ -151,15 +151,16 @@ def _slots(n: int, geometry: Geometry, memory_gb: float | None, scratch: Path) -
     """Make room for n filtered projections in memory, or in a scratch file that is gone afterwards."""
     shape = (n, geometry.n_v + 2, geometry.n_u + 2)
     n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(np.int16).itemsize
-    scales = np.ones(n, dtype=np.float32)
+    # Nothing is written once a kernel has begun to read, so that a GPU takes each projection once not for each slab.
+    known = {"scales": np.ones(n, dtype=np.float32), "versions": np.zeros(n, dtype=np.int64)}
     try:
         require_memory(n_bytes, what="keeping all filtered projections", limit_gb=memory_gb)
     except ValueError as error:
         logger.info("%s; they go to a scratch file in %s", error, scratch)
     else:
-        yield Slots(values=np.zeros(shape, dtype=np.int16), scales=scales)
+        yield Slots(values=np.zeros(shape, dtype=np.int16), **known)
         return
     require_room(scratch / "scratch", n_bytes, "the scratch file for filtered projections")
     with tempfile.TemporaryFile(dir=scratch) as file:
         file.truncate(n_bytes)
-        yield Slots(values=np.memmap(file, dtype=np.int16, mode="r+", shape=shape), scales=scales)
+        yield Slots(values=np.memmap(file, dtype=np.int16, mode="r+", shape=shape), **known)
