@@ -116,8 +116,8 @@ def _forwarded(beamline: SimulatedBeamline, turns: int) -> tuple[Timed, Timed, d
             latencies_ms: list[float] = []
             following = watch.follow("Latency", latencies_ms.append)
             uid = _scan(beamline, turns, [forwarded, other])
-            following.close()
             watch.wait_until_finished(uid, 60.0)
+            following.close()
             status = {**watch.values(), "latency_ms": float(np.nanmedian(latencies_ms))}
     finally:
         buffered.shutdown()

@@ -56,8 +56,8 @@ def demo(directory: Path | None, *, turns: int, keep: bool) -> int:
             latencies_ms: list[float] = []
             following = watch.follow("Latency", latencies_ms.append)
             uid = _show_progress(console, scan, watch, beamline)
-            following.close()
             watch.wait_until_finished(uid, LAST_SLICES_S)
+            following.close()
             console.print(f"\nscan finished after {time.monotonic() - began:.0f} s")
             reports = _compare(beamline, watch)
             picture = draw(reports, beamline.directory / "before-after.png", f"bluesky_jit demo, run {uid[:8]}")

@@ -33,6 +33,8 @@ from bluesky_jit.session.run import NORMALS, LiveRun
 from bluesky_jit.session.slices_stage import Slices
 from bluesky_jit.session.workers import Workers, available_cores
 from bluesky_jit.settings import Settings, load_settings
+from bluesky_jit.tomo.kernels import choose
+from bluesky_jit.tomo.rehearsal import rehearse
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +103,8 @@ class Session:
         self._stages = [
             Stage(name, body, self.report, background=background) for name, (body, background) in loops.items()
         ]
+        # Before there are sinks, which would have people wait for a session that still compiles.
+        rehearse(choose(self.settings.tomo.kernel))
         self._sinks = list(self._given_sinks) if self._given_sinks is not None else default_sinks(self)
         self.workers = Workers(self.settings.tomo.workers or available_cores())
         for stage in self._stages:
