@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
 from bluesky_jit.learn import quality
@@ -68,6 +69,7 @@ class Trainer:
         """Forget everything and start from the seed again."""
         recipe = self.preset.recipe
         self.step = 0
+        self.refused = 0
         self._normalisation = Normalisation()
         self._network = self.preset.build()
         initialise(self._network, self._seed)
@@ -81,8 +83,15 @@ class Trainer:
     def train_step(self, pairs: Pairs) -> float:
         """Take one step and return the loss in units of the noise variance of one half: 2 is no denoising, 1 is ideal.
 
-        Pairs that cannot be learnt from raise a ValueError and leave the weights as they were.
+        Pairs that cannot be learnt from raise a ValueError, are counted and leave the weights as they were.
         """
+        try:
+            return self._taken(pairs)
+        except ValueError:
+            self.refused += 1
+            raise
+
+    def _taken(self, pairs: Pairs) -> float:
         require_usable(pairs)
         normalisation = self._normalisation.following(pairs)
         mean, scale = normalisation.mean, normalisation.scale
@@ -101,6 +110,7 @@ class Trainer:
             group["lr"] = recipe.learning_rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self._require_finite_gradient()
         self._optimiser.step()
         self._follow()
         self.step += 1
@@ -108,7 +118,7 @@ class Trainer:
 
     def accuracy(self, pairs: Pairs) -> float:
         """Return the accuracy on pairs of any size (fresh ones, or held-out ones); NaN before the first step."""
-        if self.step == 0:
+        if self._normalisation.scale == 0:
             return math.nan
         mean, scale = self._normalisation.mean, self._normalisation.scale
         with torch.inference_mode():
@@ -124,6 +134,24 @@ class Trainer:
             scale=self._normalisation.scale,
             tensors={name: tensor.clone() for name, tensor in self._average.state_dict().items()},
         )
+
+    def load_weights(self, weights: Weights) -> None:
+        """Start from these weights, at step 0; the normalisation is theirs until the first step.
+
+        The optimiser begins anew, and the normalisation with what comes.
+        """
+        if weights.preset != self.preset.name:
+            raise ValueError(
+                f"the weights are of preset {weights.preset} and this trainer of {self.preset.name}: "
+                "set learn.preset to match"
+            )
+        spoilt = [name for name, tensor in weights.tensors.items() if not bool(torch.isfinite(tensor).all())]
+        if spoilt or not (math.isfinite(weights.mean) and 0 < weights.scale < math.inf):
+            raise ValueError(f"the weights are not finite ({', '.join(spoilt) or 'normalisation'}): start without them")
+        self.reset()
+        self._network.load_state_dict(weights.tensors)
+        self._average.load_state_dict(weights.tensors)
+        self._normalisation = Normalisation(mean=weights.mean, scale=weights.scale)
 
     def restart_average(self) -> None:
         """Let the averaged weights follow fast again, as after a jump."""
@@ -168,6 +196,15 @@ class Trainer:
     def load(self, path: str | Path) -> None:
         """Read a checkpoint. Only tensors and plain values are read from it, never code."""
         self.load_state_dict(torch.load(path, weights_only=True))
+
+    def _require_finite_gradient(self) -> None:
+        """Refuse a gradient whose square overflows: Adam would remember it for ever."""
+        gradients = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
+        if not bool(nn.utils.get_total_norm(gradients).square().isfinite()):
+            raise ValueError(
+                "the gradient is not finite: the weights are left as they were; "
+                "look for dead flats or non-positive counts"
+            )
 
     def _follow(self) -> None:
         """Move the averaged weights towards the trained ones, fast at first."""
