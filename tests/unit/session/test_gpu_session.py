@@ -57,10 +57,11 @@ def test_a_session_makes_the_same_slices_on_a_gpu(
         np.testing.assert_allclose(gpu.image, cpu.image, rtol=0, atol=3e-4 * np.abs(cpu.image).max())
 
 
-def test_a_gpu_that_is_asked_for_and_missing_is_named_in_the_message(
-    streams: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+def test_a_gpu_that_is_asked_for_and_missing_is_named_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cuda, "DRIVER", "libno-such-driver.so.1")
-    slices, message = run("cuda", streams)
-    assert message.startswith("kernel is 'cuda' and cannot run here: no NVIDIA driver on this machine")
-    assert not any(slices.values())
+    session = Session(load_settings(environment={}, tomo={"kernel": "cuda"}), sinks=[])
+    with pytest.raises(ValueError, match="kernel is 'cuda' and cannot run here: no NVIDIA driver on this machine"):
+        session.start()
+    assert session.workers is None
