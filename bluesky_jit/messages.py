@@ -13,7 +13,7 @@ from bluesky_jit.tomo.grid import Grid
 
 FrameKind = Literal["dark", "flat", "projection"]
 AngleSource = Literal["frame attribute", "same stream", "monitored stream", "plan arguments"]
-ImageKind = Literal["raw", "denoised", "preview", "residual", "analysis"]
+ImageKind = Literal["raw", "denoised", "preview", "residual", "analysis", "doubt", "segmentation"]
 Severity = Literal["NO_ALARM", "MINOR", "MAJOR", "INVALID"]
 
 
@@ -161,18 +161,38 @@ class AnglesUsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learning:
-    """Say how far the denoiser is. accuracy: of pairs not yet trained on; held_out: of a region never trained on."""
+    """Say how far the denoiser is.
+
+    Accuracies (1: no denoising, 0.5: ideal), NaN until known: `accuracy` of pairs not yet trained on, `held_out`
+    of a region never trained on, `unseen` of patches and `whole_slice` of the slices on show, both made of projections
+    none of which had been trained on. residual_variance: of what the denoiser takes away, over that of the noise;
+    residual_correlation: of that with the denoised slice; residual_verdict: what they mean, in words. drift: how much
+    the accuracy of new pairs has worsened lately; jumps: how often the data changed abruptly; refused: steps that would
+    have spoilt the weights; pairs_per_s: pairs made, samples_per_s: pairs trained on; chosen: what preset "auto" chose,
+    and why.
+    """
 
     step: int = 0
     loss: float = math.nan
     accuracy: float = math.nan
     held_out: float = math.nan
+    unseen: float = math.nan
+    whole_slice: float = math.nan
+    residual_variance: float = math.nan
+    residual_correlation: float = math.nan
+    residual_verdict: str = ""
+    drift: float = math.nan
+    jumps: int = 0
+    refused: int = 0
     ready: bool = False
     reason: str = "waiting for projections"
     preset: str = ""
+    chosen: str = ""
     pairs: int = 0
     buffered: int = 0
     picks_per_pair: float = math.nan
+    pairs_per_s: float = 0.0
+    samples_per_s: float = 0.0
     steps_per_s: float = 0.0
     paused: bool = False
 
@@ -184,7 +204,8 @@ class Learning:
 class Update:
     """Publish one image with what it was made of. Raw and denoised of one update share `number`.
 
-    image: float32 (nz, ny, nx) in 1/mm (class labels for "analysis"); frame_time_s: time stamp of the newest projection
+    image: float32 (nz, ny, nx) in 1/mm (class labels for "analysis", probabilities for "segmentation", and for "doubt"
+    how much larger than the noise the residual is); frame_time_s: time stamp of the newest projection
     in it; made_time_s: when it was ready; weights_step: training steps behind the weights used (0 for raw);
     axis_offset_mm: lab x of the rotation axis that it was made with.
     """

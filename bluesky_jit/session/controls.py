@@ -18,11 +18,11 @@ def obey(session: Session, control: Control) -> None:
         session.positions_mm = {**session.positions_mm, control.name.split(":")[0]: float(control.value)}
     elif control.name == "Learning:Pause":
         session.paused = bool(control.value)
-    elif control.name == "Learning:Reset":
+    elif control.name in ("Learning:Reset", "Learning:Flush"):
         if control.value and learner is None:
-            raise ValueError("Learning:Reset was asked for, but there is no run yet that is learned from")
+            raise ValueError(f"{control.name} was asked for, but there is no run yet that is learned from")
         if control.value and learner:
-            learner.reset()
+            (learner.reset if control.name == "Learning:Reset" else learner.flush)()
     elif control.name == "AxisOffset":
         if run is None or run.reconstruction is None:
             raise ValueError(

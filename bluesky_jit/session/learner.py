@@ -78,6 +78,10 @@ class Learner:
         """Ask for a fresh start: new weights, an empty buffer."""
         self._resets.set()
 
+    def flush(self) -> None:
+        """Empty the buffer; the weights stay."""
+        self._buffer.flush()
+
     def learning(self, *, paused: bool) -> Learning:
         """Return what people are told."""
         counts = self._buffer.counts()
