@@ -1,0 +1,46 @@
+"""Windows of projections that are kept from training, so that the network can be judged on what it has never seen."""
+
+from __future__ import annotations
+
+
+class HeldOutWindows:
+    """Say up to which projection training pairs may be made, and when a window of unseen projections has come.
+
+    A cut freezes the windows that pairs are made from; when `reach` more projections have come, a window holds none that
+    was trained on. Then the network is judged, and the cut is lifted. One window in `every` passes like that, the first
+    one at once. Numbers are acquisition numbers; one thread asks.
+    """
+
+    def __init__(self, *, reach: int, every: int) -> None:
+        """Start with nothing trained on; reach: projections that one image is made of; every: 0 for no cuts."""
+        self._reach = reach
+        self._every = every
+        self._cut: int | None = None
+        self._judged_at: int | None = None
+        self.trained_to = -1
+        """The newest projection that any training pair was made of."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Say whether newer projections than those trained on are being kept back."""
+        return self._cut is not None
+
+    def until(self, newest: int) -> int:
+        """Return where the windows of the next training pairs end, which counts as trained on from now on."""
+        if self._cut is None and self._is_time(newest, self._every - 1):
+            self._cut = max(newest, self.trained_to)
+        until = newest if self._cut is None else self._cut
+        self.trained_to = max(self.trained_to, until)
+        return until
+
+    def is_unseen(self, newest: int) -> bool:
+        """Say whether the newest window holds nothing that was trained on, and is not yet judged."""
+        return self.trained_to >= 0 and newest - self.trained_to >= self._reach and self._is_time(newest, 1)
+
+    def judged(self, newest: int) -> None:
+        """Lift the cut: a window that ended at `newest` has been judged."""
+        self._cut, self._judged_at = None, newest
+
+    def _is_time(self, newest: int, windows: int) -> bool:
+        """Say whether so many windows have passed since the last one that was judged."""
+        return self._every > 0 and (self._judged_at is None or newest - self._judged_at >= windows * self._reach)

@@ -1,0 +1,66 @@
+"""Held-out windows: what is trained on, what is kept back, and for how long."""
+
+from __future__ import annotations
+
+import pytest
+
+from bluesky_jit.session.held_out import HeldOutWindows
+
+REACH = 90
+
+
+def test_the_first_projections_trained_on_stay_the_last_until_a_window_of_others_has_come() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    assert {windows.until(newest) for newest in range(89, 179)} == {89}
+    assert [newest for newest in range(89, 182) if windows.is_unseen(newest)] == [179, 180, 181]
+
+
+def test_a_judged_window_is_trained_on_and_kept_back_again_some_windows_later() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    windows.until(89)
+    windows.judged(179)
+    assert not windows.is_cut
+    assert [windows.until(newest) for newest in (179, 300, 448)] == [179, 300, 448]
+    assert not windows.is_unseen(448)
+    assert [windows.until(newest) for newest in (449, 500, 538)] == [449, 449, 449]
+    assert windows.is_unseen(539)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7])
+def test_no_window_that_is_judged_holds_a_projection_trained_on(every: int) -> None:
+    windows = HeldOutWindows(reach=REACH, every=every)
+    trained: set[int] = set()
+    judged = 0
+    for newest in range(89, 3000):
+        if windows.is_unseen(newest):
+            window = range(newest - REACH + 1, newest + 1)
+            assert trained.isdisjoint(window)
+            windows.judged(newest)
+            judged += 1
+        until = windows.until(newest)
+        trained.update(range(until - REACH + 1, until + 1))
+    assert judged == pytest.approx((3000 - 89) / REACH / every, abs=1)
+
+
+def test_while_nothing_is_trained_on_every_window_is_judged_once() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    windows.until(89)
+    judged = []
+    for newest in range(90, 500):
+        if windows.is_unseen(newest):
+            judged.append(newest)
+            windows.judged(newest)
+    assert judged == [179, 269, 359, 449]
+
+
+def test_without_cuts_the_newest_projections_are_always_trained_on() -> None:
+    windows = HeldOutWindows(reach=REACH, every=0)
+    assert [windows.until(newest) for newest in range(89, 1000)] == list(range(89, 1000))
+    assert not windows.is_unseen(5000)
+
+
+def test_what_was_trained_on_is_not_forgotten_when_frames_are_numbered_back() -> None:
+    windows = HeldOutWindows(reach=REACH, every=0)
+    windows.until(200)
+    windows.until(150)
+    assert windows.trained_to == 200
