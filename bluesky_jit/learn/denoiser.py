@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from bluesky_jit.learn.networks import Preset, Weights, network_input, preset_named
+from bluesky_jit.learn.network_input import network_input
+from bluesky_jit.learn.presets import Preset, channels_last, preset_named
+from bluesky_jit.learn.weights import Weights
 
 BFLOAT16_LIMIT = 50.0
 """Largest contrast, in units of the noise, that bfloat16 is used for.
@@ -78,7 +80,7 @@ class Denoiser:
         with torch.device("meta"):
             network = self.preset.build()
         tensors = {
-            name: tensor.to(precision, copy=True, memory_format=torch.channels_last)
+            name: tensor.to(precision, copy=True, memory_format=channels_last(tensor))
             for name, tensor in weights.tensors.items()
         }
         network.load_state_dict(tensors, assign=True)

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from bluesky_jit.learn.denoiser import Denoiser
-from bluesky_jit.learn.networks import Preset, Weights, preset_named
+from bluesky_jit.learn.presets import Preset, preset_named
 from bluesky_jit.learn.trainer import Trainer
+from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
 
 

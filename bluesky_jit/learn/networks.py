@@ -1,35 +1,43 @@
-"""The networks, and the presets: a named network with the recipe that trains it."""
+"""The small networks, and what every network here says of itself."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-SMALLEST = 4
-"""Points along a side that an image must have: reflection needs more points than it adds."""
+
+class Network(nn.Module):
+    """Map slices given as channels (n, nt·nz, ny, nx) to the denoised middle slice (n, 1, ny, nx)."""
+
+    reach: int
+    """How far, in points, a point of the input can be felt in the output."""
+    stride: int
+    """Points that become one where the network is coarsest; moved by a multiple of this, an image gives the same."""
+    divisor: int = 1
+    """Sides of the input must be multiples of this."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return super().__call__(x)
 
 
-class HalfResolution(nn.Module):
+class HalfResolution(Network):
     """Run a body at half resolution: (n, c, ny, nx) → 4c channels of half the size → 4 channels → (n, 1, ny, nx).
 
     An image whose sides are no multiple of what the body divides by is extended at the bottom and right by reflection
     (without repeating the edge), and the result is cropped back: the points that are kept stay where they were.
     """
 
-    def __init__(self, body: nn.Module, *, divides_by: int = 1) -> None:
+    def __init__(self, body: Network) -> None:
         super().__init__()
         self.body = body
-        self.multiple = 2 * divides_by
+        self.stride = 2 * body.stride
+        self.reach = 2 * body.reach + 1
+        self.whole = 2 * body.divisor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         ny, nx = x.shape[-2:]
-        below, right = -ny % self.multiple, -nx % self.multiple
+        below, right = -ny % self.whole, -nx % self.whole
         if below or right:
             x = functional.pad(x, (0, right, 0, below), mode="reflect")
         x = functional.pixel_unshuffle(x, 2).contiguous(memory_format=torch.channels_last)
@@ -44,8 +52,28 @@ def convolution(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
 
 
-class OneLevelUNet(nn.Module):
+class Plain(Network):
+    """Convolve five times with ReLU between."""
+
+    stride = 1
+    reach = 5
+
+    def __init__(self, inputs: int, features: int, outputs: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [convolution(inputs, features)]
+        for width in (features, features, features, outputs):
+            layers += [nn.ReLU(), convolution(features, width)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class OneLevelUNet(Network):
     """Look at the image at two resolutions: encode, halve, think, double, join with what was encoded, decode."""
+
+    stride = divisor = 2
+    reach = 7
 
     def __init__(self, inputs: int, features: int, outputs: int) -> None:
         super().__init__()
@@ -62,99 +90,3 @@ class OneLevelUNet(nn.Module):
         coarse = functional.relu(self.deep(coarse))
         joined = torch.cat([fine, functional.relu(self.up(coarse))], dim=1)
         return self.decode(functional.relu(self.join(joined)))
-
-
-def unet_fast(inputs: int) -> nn.Module:
-    """Make the default: a U-Net of one level and 16 features at half resolution."""
-    return HalfResolution(OneLevelUNet(4 * inputs, 16, 4), divides_by=2)
-
-
-def fast(inputs: int) -> nn.Module:
-    """Make the plain net: five convolutions of 16 features at half resolution."""
-    layers: list[nn.Module] = [convolution(4 * inputs, 16)]
-    for outputs in (16, 16, 16, 4):
-        layers += [nn.ReLU(), convolution(16, outputs)]
-    return HalfResolution(nn.Sequential(*layers))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """Say how a network is trained: Adam on the squared error, after a linear warm-up, averaged for inference."""
-
-    learning_rate: float = 3e-3
-    betas: tuple[float, float] = (0.9, 0.99)
-    warm_up_steps: int = 50
-    average_decay: float = 0.99
-    """Of the moving average of the weights; a longer memory lags behind the sample and looks like slow learning."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
-    """Name a network and its recipe. Its input is `frames` (nt) times `depth` (nz) slices, given as channels."""
-
-    name: str
-    network: Callable[[int], nn.Module]
-    recipe: Recipe = field(default_factory=Recipe)
-    frames: int = 1
-    depth: int = 1
-
-    def build(self) -> nn.Module:
-        """Make the network, with weights that are not to be relied on."""
-        return self.network(self.frames * self.depth).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-
-PRESETS = {
-    preset.name: preset for preset in (Preset(name="unet-fast", network=unet_fast), Preset(name="fast", network=fast))
-}
-
-
-def preset_named(name: str) -> Preset:
-    """Return the preset of a name."""
-    if name not in PRESETS:
-        raise ValueError(f"learn.preset is {name!r}: give one of {', '.join(PRESETS)}")
-    return PRESETS[name]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
-    """Carry a trained network from the trainer to whoever applies it. Nobody writes to its tensors.
-
-    mean and scale (1/mm) normalise: the network sees (slice − mean) / scale.
-    """
-
-    preset: str
-    step: int
-    mean: float
-    scale: float
-    tensors: dict[str, torch.Tensor]
-
-
-def initialise(network: nn.Module, seed: int) -> None:
-    """Draw the weights from a seed, with a generator of its own.
-
-    This is PyTorch's own distribution: He's wider one starts with so large an output that learning takes twice as long.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for weight in network.parameters():
-        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
-
-
-def require_fit(shape: tuple[int, ...], preset: Preset) -> None:
-    """Refuse slabs (n, nt, nz, ny, nx) that a preset's network cannot take."""
-    _, nt, nz, ny, nx = shape
-    if (nt, nz) != (preset.frames, preset.depth):
-        raise ValueError(
-            f"preset {preset.name} takes {preset.frames} frames of {preset.depth} slices, and was given {nt} of {nz}: "
-            "reconstruct slabs of that depth or choose another preset"
-        )
-    if min(ny, nx) < SMALLEST:
-        raise ValueError(f"the image is {ny}×{nx}: give at least {SMALLEST} points each way")
-
-
-def network_input(slabs: np.ndarray, preset: Preset, *, mean: float, scale: float) -> torch.Tensor:
-    """Return slabs (n, nt, nz, ny, nx), in 1/mm, as channels (n, nt·nz, ny, nx) in the network's units."""
-    require_fit(slabs.shape, preset)
-    # An absurd value may become infinite here; what is made of it says so.
-    with np.errstate(over="ignore"):
-        scaled = (np.asarray(slabs, dtype=np.float32) - np.float32(mean)) / np.float32(scale)
-    return torch.from_numpy(scaled).reshape(len(slabs), -1, *slabs.shape[-2:])

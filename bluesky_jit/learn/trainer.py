@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from bluesky_jit.learn import quality
 from bluesky_jit.learn.buffer import require_usable
-from bluesky_jit.learn.networks import Preset, Weights, initialise, network_input, preset_named
+from bluesky_jit.learn.network_input import network_input
+from bluesky_jit.learn.presets import Preset, preset_named
+from bluesky_jit.learn.weights import Weights, initialise
 from bluesky_jit.messages import Pairs
 
 CHECKPOINT_VERSION = 1
@@ -107,7 +109,7 @@ class Trainer:
         self._normalisation = normalisation
         recipe = self.preset.recipe
         for group in self._optimiser.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (self.step + 1) / recipe.warm_up_steps)
+            group["lr"] = recipe.learning_rate * min(1.0, (self.step + 1) / max(recipe.warm_up_steps, 1))
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._require_finite_gradient()

@@ -8,10 +8,10 @@ import threading
 import time
 
 from bluesky_jit.learn.buffer import PairBuffer
-from bluesky_jit.learn.networks import Weights
 from bluesky_jit.learn.noise2inverse import PatchSampler, Region, make_pairs
 from bluesky_jit.learn.quality import JumpDetector, Readiness
 from bluesky_jit.learn.trainer import Trainer
+from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Learning, Pairs
 from bluesky_jit.session.couplings import Latest
 from bluesky_jit.settings import LearnSettings

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bluesky_jit.learn.denoiser import Denoiser
-from bluesky_jit.learn.networks import Weights
 from bluesky_jit.learn.segmentation import threshold_labels
+from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import ImageKind, Update
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.grid import Grid

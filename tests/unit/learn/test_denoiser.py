@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from bluesky_jit.learn.denoiser import BFLOAT16_LIMIT, Denoiser
-from bluesky_jit.learn.networks import PRESETS, Weights, initialise, preset_named
+from bluesky_jit.learn.presets import PRESETS, preset_named
 from bluesky_jit.learn.trainer import Trainer
+from bluesky_jit.learn.weights import Weights, initialise
 
 
 def some_weights(name: str = "unet-fast", *, seed: int = 0, step: int = 1) -> Weights:
@@ -26,12 +27,13 @@ def slab(shape: tuple[int, int], *, seed: int = 0, contrast: float = 1.0) -> np.
     return (0.03 + contrast * 0.02 * noise).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
-@pytest.mark.parametrize("shape", [(20, 20), (30, 30), (37, 53), (100, 100), (128, 128)])
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.network])
+@pytest.mark.parametrize("shape", [(20, 20), (37, 53)])
 def test_slices_of_any_size_come_back_in_that_size(name, shape):
     denoiser = Denoiser(name)
     denoiser.load(some_weights(name))
-    denoised = denoiser.apply(slab(shape))
+    preset = preset_named(name)
+    denoised = denoiser.apply(np.tile(slab(shape), (preset.frames, preset.depth, 1, 1)))
     assert (denoised.shape, denoised.dtype) == (shape, np.float32)
     assert np.all(np.isfinite(denoised))
 

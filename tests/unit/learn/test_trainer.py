@@ -12,7 +12,8 @@ import torch
 from bluesky_jit.learn import quality
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.denoiser import Denoiser
-from bluesky_jit.learn.networks import PRESETS, Weights
+from bluesky_jit.learn.presets import PRESETS
+from bluesky_jit.learn.weights import Weights
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.messages import Pairs
 
