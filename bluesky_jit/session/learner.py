@@ -8,8 +8,9 @@ import threading
 import time
 
 from bluesky_jit.learn.buffer import PairBuffer
-from bluesky_jit.learn.noise2inverse import PatchSampler, Region, make_pairs
+from bluesky_jit.learn.noise2inverse import PatchSampler, make_pairs
 from bluesky_jit.learn.quality import JumpDetector, Readiness
+from bluesky_jit.learn.region import field_cylinder
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Learning, Pairs
@@ -45,7 +46,7 @@ class Learner:
             )
         self._settings = settings
         self._sampler = PatchSampler(
-            Region.seen_by(geometry),
+            field_cylinder(geometry),
             voxel_mm=voxel_mm,
             patch=settings.patch,
             batch=settings.batch,

@@ -8,8 +8,9 @@ import pytest
 from bluesky_jit.learn import quality
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.denoiser import Denoiser
-from bluesky_jit.learn.noise2inverse import PatchSampler, Region, make_pairs
+from bluesky_jit.learn.noise2inverse import PatchSampler, make_pairs
 from bluesky_jit.learn.quality import Readiness
+from bluesky_jit.learn.region import field_cylinder
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.messages import FrameKind, ProjectionBlock
 from bluesky_jit.tomo.geometry import ConeGeometry
@@ -19,7 +20,7 @@ from sim_devices.phantom import experiment
 from sim_devices.physics import Detector, DetectorPhysics
 
 GEOMETRY = ConeGeometry(n_u=96, n_v=80, pixel_mm=1.6, source_axis_mm=441.4, source_detector_mm=1069.0)
-REGION = Region.seen_by(GEOMETRY)
+REGION = field_cylinder(GEOMETRY)
 SHOWN = (
     Grid.slice_xy(voxel_mm=GEOMETRY.voxel_mm, shape=(96, 96)),
     Grid.slice_xz(voxel_mm=GEOMETRY.voxel_mm, shape=(72, 96)),

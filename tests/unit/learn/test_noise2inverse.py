@@ -1,198 +1,34 @@
-"""Where patches lie, and how splits become pairs."""
+"""How splits become pairs."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from bluesky_jit.learn.noise2inverse import Guard, PatchSampler, Region, make_pairs
-from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
-from bluesky_jit.tomo.grid import Grid
-
-REGION = Region(radius_mm=45.0, half_height_mm=36.0)
-VOXEL_MM = 0.5
-
-
-def orthogonal_slices(voxel_mm: float = VOXEL_MM) -> tuple[Grid, Grid, Grid]:
-    across, high = round(2 * REGION.radius_mm / voxel_mm), round(2 * REGION.half_height_mm / voxel_mm)
-    return (
-        Grid.slice_xy(z_mm=5.0, voxel_mm=voxel_mm, shape=(across, across)),
-        Grid.slice_xz(y_mm=-8.0, voxel_mm=voxel_mm, shape=(high, across)),
-        Grid.slice_yz(x_mm=11.0, voxel_mm=voxel_mm, shape=(high, across)),
-    )
-
-
-def sampler(**changes) -> PatchSampler:
-    return PatchSampler(REGION, **{"voxel_mm": VOXEL_MM, "shown": orthogonal_slices(), "seed": 1, **changes})
-
-
-def many(draw, count: int) -> list[Grid]:
-    return [grid for _ in range(count) for grid in draw()]
-
-
-def distance_to(slice_: Grid, grid: Grid) -> float:
-    """Return how far a grid's centre lies from the plane of a slice, in mm; infinite when they are not parallel."""
-    normal = slice_.steps[0] / np.linalg.norm(slice_.steps[0])
-    if abs(grid.steps[1:] @ normal).max() > 1e-9:
-        return np.inf
-    return abs(float((np.array(grid.centre) - slice_.centre) @ normal))
-
-
-TILTED = (Grid.centred(centre=(3, 4, 5), x_axis=(1, 1, 0), y_axis=(-1, 1, 2), voxel_mm=0.3, shape=(1, 200, 160)),)
-
-
-@pytest.mark.parametrize("shown", [(), orthogonal_slices(), TILTED], ids=["nothing", "orthogonal", "tilted"])
-@pytest.mark.parametrize("depth", [1, 3])
-def test_training_never_touches_the_guard_and_held_out_patches_never_leave_it(shown, depth):
-    drawn = sampler(shown=shown, depth=depth)
-    for grid in many(drawn.train, 70):
-        distances = drawn.guard.distances(grid.points())
-        assert REGION.contains(np.array(grid.centre))
-        assert np.all(distances > drawn.guard.thickness_mm / 2) or np.all(distances < -drawn.guard.thickness_mm / 2)
-    for grid in many(drawn.held_out, 10):
-        assert REGION.contains(np.array(grid.centre))
-        assert np.all(abs(drawn.guard.distances(grid.points())) <= drawn.guard.thickness_mm / 2)
-
-
-def test_a_quarter_comes_from_the_whole_region_and_the_rest_from_near_the_slices_on_show():
-    slices = orthogonal_slices()
-    for grids in (sampler().train() for _ in range(20)):
-        distances = np.array([[distance_to(slice_, grid) for slice_ in slices] for grid in grids])
-        near = np.min(distances, axis=1) <= 10 * VOXEL_MM
-        assert (len(grids), near.sum()) == (32, 24)
-        assert np.all(np.isinf(distances[~near]))
-
-
-def test_every_slice_on_show_gets_its_share():
-    grids = many(sampler().train, 60)
-    shares = [np.mean([distance_to(slice_, grid) < 10 * VOXEL_MM for grid in grids]) for slice_ in orthogonal_slices()]
-    assert min(shares) > 0.15
-
-
-def test_patches_near_a_slice_have_its_directions_and_voxel_size():
-    grids = [grid for grid in many(sampler(shown=TILTED).train, 5) if distance_to(TILTED[0], grid) < np.inf]
-    assert len(grids) == 5 * 24
-    for grid in grids:
-        assert np.allclose(grid.steps, TILTED[0].steps)
-
-
-def test_centres_are_uniform_over_the_cylinder_where_there_is_room():
-    region = Region(radius_mm=100.0, half_height_mm=100.0)
-    thin = Guard.across(region, thickness_mm=12.0)
-    drawn = PatchSampler(region, voxel_mm=0.5, guard=thin, seed=0)
-    centres = np.array([grid.centre for grid in many(drawn.train, 150)])
-    x, y, z = centres.T
-    assert np.quantile(np.hypot(x, y) ** 2, [0.25, 0.5, 0.75]) == pytest.approx([2500, 5000, 7500], rel=0.07)
-    assert np.quantile(z, [0.25, 0.5, 0.75]) == pytest.approx([-50, 0, 50], abs=6)
-    quadrants = np.bincount(2 * (x > 0) + (y > 0), minlength=4) / len(x)
-    assert quadrants == pytest.approx(np.full(4, 0.25), abs=0.03)
-
-
-def test_orientations_are_uniform_when_nothing_is_shown():
-    region = Region(radius_mm=100.0, half_height_mm=100.0)
-    drawn = PatchSampler(region, voxel_mm=0.5, guard=Guard.across(region, thickness_mm=12.0), seed=0)
-    steps = np.array([grid.steps for grid in many(drawn.train, 100)]) / 0.5
-    assert np.einsum("nij,nkj->nik", steps, steps) == pytest.approx(np.tile(np.eye(3), (len(steps), 1, 1)), abs=1e-9)
-    assert np.linalg.det(steps) == pytest.approx(np.full(len(steps), 1.0))
-    # A component of a uniform direction is uniform on [-1, 1].
-    for component in steps.reshape(len(steps), 9).T:
-        assert np.mean(component) == pytest.approx(0, abs=0.05)
-        assert np.mean(component**2) == pytest.approx(1 / 3, abs=0.03)
-
-
-def test_held_out_patches_lie_in_the_slices_on_show():
-    slices = orthogonal_slices()
-    for grid in many(sampler().held_out, 10):
-        assert min(distance_to(slice_, grid) for slice_ in slices) <= 2.5 * VOXEL_MM
-
-
-@pytest.mark.parametrize("z_mm", [-30, -15, 0, 15, 30])
-def test_the_guard_crosses_horizontal_slices_at_every_height(z_mm):
-    shown = Grid.slice_xy(z_mm=z_mm, voxel_mm=VOXEL_MM, shape=(180, 180))
-    assert all(distance_to(shown, grid) <= 2.5 * VOXEL_MM for grid in sampler(shown=(shown,)).held_out())
-
-
-def test_slices_that_the_guard_does_not_cross_are_judged_by_patches_parallel_to_them():
-    shown = Grid.centred(centre=(-20, -20, -20), x_axis=(1, 0, 0), y_axis=(0, 1, 0), voxel_mm=0.2, shape=(1, 60, 60))
-    grids = sampler(shown=(shown,)).held_out()
-    assert len(grids) == 32
-    assert all(np.isfinite(distance_to(shown, grid)) for grid in grids)
-
-
-def test_slices_outside_the_region_leave_training_to_the_whole_of_it():
-    far = Grid.slice_xy(z_mm=400.0, voxel_mm=VOXEL_MM, shape=(64, 64))
-    drawn = sampler(shown=(far,))
-    assert len(drawn.train()) == len(drawn.held_out()) == 32
-
-
-def test_slices_on_show_may_change():
-    drawn = sampler(shown=())
-    drawn.show(TILTED)
-    assert sum(distance_to(TILTED[0], grid) < np.inf for grid in drawn.train()) == 24
-
-
-def test_a_thin_guard_is_judged_by_long_patches():
-    small = Region(radius_mm=16.0, half_height_mm=14.0)
-    drawn = PatchSampler(small, voxel_mm=0.5)
-    (nz, ny, nx), *others = {grid.shape for grid in drawn.held_out()}
-    assert not others
-    assert nz == 1
-    assert ny < 20 < nx
-    assert {grid.shape for grid in drawn.train()} == {(1, 20, 20)}
-
-
-def test_the_same_seed_draws_the_same_whatever_is_held_out_in_between():
-    first, second = sampler(), sampler()
-    for _ in range(3):
-        second.held_out()
-    assert first.train() == second.train()
-    assert sampler(seed=2).train() != sampler(seed=1).train()
-
-
-def test_a_region_without_room_for_patches_is_refused_at_once():
-    with pytest.raises(ValueError, match=r"patches of \(1, 400, 400\) points find no room .* smaller learn\.patch"):
-        sampler(patch=400)
-    with pytest.raises(ValueError, match=r"learn\.patch is 5"):
-        sampler(patch=5)
-    with pytest.raises(ValueError, match="radius_mm is -1"):
-        Region(radius_mm=-1.0, half_height_mm=1.0)
-
-
-def test_the_region_is_the_cylinder_that_every_projection_sees():
-    cone = ConeGeometry(n_u=192, n_v=160, pixel_mm=0.8, source_axis_mm=441.4, source_detector_mm=1069.0)
-    parallel = ParallelGeometry(n_u=192, n_v=160, pixel_mm=0.33)
-    rng = np.random.default_rng(0)
-    for geometry in (cone, parallel):
-        region = Region.seen_by(geometry)
-        azimuth, height = rng.uniform(0, 2 * np.pi, 200), rng.choice([-1, 1], 200) * region.half_height_mm * 0.999
-        rim = 0.999 * region.radius_mm * np.array([np.cos(azimuth), np.sin(azimuth)])
-        points = np.stack([*rim, height, np.ones(200)])
-        u, v, w = np.moveaxis(geometry.matrices(np.linspace(0, 2 * np.pi, 90)) @ points, 1, 0)
-        assert np.all((u / w > -0.5) & (u / w < geometry.n_u - 0.5))
-        assert np.all((v / w > -0.5) & (v / w < geometry.n_v - 0.5))
+from bluesky_jit.learn.noise2inverse import make_pairs
 
 
 def test_two_splits_are_the_two_views():
-    splits = np.random.default_rng(0).normal(size=(5, 2, 3, 8, 8)).astype(np.float32)
+    splits = np.random.default_rng(0).normal(size=(5, 2, 5, 3, 8, 8)).astype(np.float32)
     pairs = make_pairs(splits)
     assert pairs.u.shape == (5, 1, 3, 8, 8)
-    assert np.array_equal(pairs.u[:, 0], splits[:, 0])
-    assert np.array_equal(pairs.v[:, 0], splits[:, 1])
+    assert np.array_equal(pairs.u, splits[:, 0])
+    assert np.array_equal(pairs.v, splits[:, 1])
 
 
 def test_of_more_splits_one_is_the_input_and_the_mean_of_the_others_the_target():
-    splits = np.random.default_rng(0).normal(size=(400, 4, 1, 4, 4)).astype(np.float32)
+    splits = np.random.default_rng(0).normal(size=(400, 4, 1, 1, 4, 4)).astype(np.float32)
     pairs = make_pairs(splits, rng=np.random.default_rng(1))
-    chosen = np.argmin(abs(splits - pairs.u).max(axis=(2, 3, 4)), axis=1)
+    chosen = np.argmin(abs(splits - pairs.u[:, None]).max(axis=(2, 3, 4, 5)), axis=1)
     for number in range(400):
         others = np.delete(splits[number], chosen[number], axis=0)
-        np.testing.assert_allclose(pairs.v[number, 0], others.mean(axis=0), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(pairs.v[number], others.mean(axis=0), rtol=1e-4, atol=1e-5)
     assert np.bincount(chosen, minlength=4).min() > 60
     assert pairs.v.dtype == np.float32
 
 
 def test_pairs_need_two_splits_and_a_random_choice_of_more():
     with pytest.raises(ValueError, match="there is 1 split"):
-        make_pairs(np.zeros((1, 1, 1, 4, 4), dtype=np.float32))
+        make_pairs(np.zeros((1, 1, 1, 1, 4, 4), dtype=np.float32))
     with pytest.raises(ValueError, match="give rng"):
-        make_pairs(np.zeros((1, 3, 1, 4, 4), dtype=np.float32))
+        make_pairs(np.zeros((1, 3, 1, 1, 4, 4), dtype=np.float32))
