@@ -26,7 +26,8 @@ from bluesky_jit.tomo.memory import require_memory
 from bluesky_jit.tomo.plan import Plan, make_plan
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
 from bluesky_jit.tomo.redundancy import row_weight, short_scan_of
-from bluesky_jit.tomo.window import WindowView, quantise
+from bluesky_jit.tomo.window import quantise
+from bluesky_jit.tomo.window_view import WindowView
 
 logger = logging.getLogger(__name__)
 
@@ -112,8 +113,10 @@ def prepared_scan(
             unique_ids=numbers,
             frame_times_s=times,
             clipped=clipped,
+            each_filtered=np.ones(len(numbers), dtype=bool),
+            begin=0,
+            end=len(numbers),
             pushed=len(numbers),
-            filtered=True,
             short_scan=short_scan,
             whole=True,
             revision=0,

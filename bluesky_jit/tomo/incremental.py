@@ -15,13 +15,11 @@ import numpy as np
 
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Kernel, Priority
-from bluesky_jit.tomo.plan import Plan
-from bluesky_jit.tomo.window import WindowView
+from bluesky_jit.tomo.plan import SAME_WEIGHT, Plan
+from bluesky_jit.tomo.window_view import WindowView
 
 logger = logging.getLogger(__name__)
 
-SAME_WEIGHT = 1e-6
-"""A projection whose weight changes by less than this part is left as it is: the image by less than the same part."""
 MOST_CHANGES = 0.5
 """Part of the window from which on changes cost about as much as a full pass, which is exact."""
 CHECK_WINDOWS = 8
@@ -32,7 +30,7 @@ CHECK_JOBS = 16_384
 ROUNDING = 1e-5
 """Difference from a full pass, as part of the largest value, above which something other than rounding is at work."""
 KEPT_VOXELS = 2**26
-"""Voxels kept in all images, 256 MB: three slices of 4096² and a preview."""
+"""Voxels kept in all images of a frame, 256 MB: three slices of 4096² and a preview."""
 REMEMBERED = 64
 """Grids asked for once that are remembered, to keep the image when they are asked for again."""
 
@@ -110,9 +108,8 @@ class RunningImages:
             image = self._brought_up_to_date(running, grid, changes[key][1], intact, priority)
             if image is not None:
                 made[grid] = image
-        missing = [grid for grid in dict.fromkeys(grids) if grid not in made]
-        for shape in dict.fromkeys(grid.shape for grid in missing):
-            members = tuple(grid for grid in missing if grid.shape == shape)
+        missing = tuple(grid for grid in dict.fromkeys(grids) if grid not in made)
+        for members in by_shape(missing):
             images = self.kernel.run(plan.jobs(members, splits=False, priority=priority))
             made |= dict(zip(members, images[:, 0], strict=True))
         if not intact(plan.view):
@@ -222,6 +219,11 @@ class RunningImages:
                 self._running.pop(grid, None)
         while self._count_voxels() > KEPT_VOXELS:
             self._running.pop(next(iter(self._running)), None)
+
+
+def by_shape(grids: tuple[Grid, ...]) -> list[tuple[Grid, ...]]:
+    """Return the grids of each shape, which one job table takes."""
+    return [tuple(grid for grid in grids if grid.shape == shape) for shape in dict.fromkeys(g.shape for g in grids)]
 
 
 def _content_of(plan: Plan, n_slots: int) -> _Content:

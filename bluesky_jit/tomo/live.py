@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 
-from bluesky_jit.messages import AngleSource, AnglesUsed, ProjectionBlock
+from bluesky_jit.messages import AngleSource, ProjectionBlock
 from bluesky_jit.tomo.axis.estimate import AxisEstimate
 from bluesky_jit.tomo.axis.rows import estimate_from_window
 from bluesky_jit.tomo.corrections.darkflat import DarkFlat
@@ -17,24 +14,17 @@ from bluesky_jit.tomo.corrections.transmission import SATURATION
 from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.filling import Filling
+from bluesky_jit.tomo.frames import Frames
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
-from bluesky_jit.tomo.incremental import RunningImages
+from bluesky_jit.tomo.imaging import Imaging
 from bluesky_jit.tomo.jobs import Kernel, Priority
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.limits import limits
-from bluesky_jit.tomo.plan import Plan, make_plan
 from bluesky_jit.tomo.prepare import Found, Preparation
 from bluesky_jit.tomo.reconstructor import SliceSet
 from bluesky_jit.tomo.redundancy import row_weight
-from bluesky_jit.tomo.window import Mode, Window, WindowView
-
-logger = logging.getLogger(__name__)
-
-ATTEMPTS = 3
-"""How often a reader starts again when the window moved on under it; it never should with the default spare slots."""
-
-T = TypeVar("T")
+from bluesky_jit.tomo.window import Mode, Window
 
 
 class FilteredBackprojection:
@@ -44,6 +34,8 @@ class FilteredBackprojection:
     Splits go by acquisition number modulo `n_splits`; each split by itself estimates the object, and the full image is
     their mean.
 
+    frames: a sequence has so many time frames, whose windows end `frame_spacing` acquisition numbers apart; history: of
+    so many before the window, projections are kept for windows that end in the past (those of a sequence by itself).
     window: "sliding", or "whole-turns" for windows that share no projection; planned_arc_rad: the arc that the run is
     to cover, if known, so that part of a turn can be weighted as it comes; memory_gb: most that the window may take.
     """
@@ -60,6 +52,9 @@ class FilteredBackprojection:
         filter_cutoff: float = 1.0,
         corrections: Corrections | None = None,
         n_splits: int = 2,
+        frames: int = 1,
+        frame_spacing: int = 60,
+        history: int = 0,
         kernel: str | Kernel = "auto",
         dark_flat: DarkFlat | None = None,
         saturation: int = SATURATION,
@@ -69,6 +64,14 @@ class FilteredBackprojection:
             raise ValueError(
                 f"n_projections is {n_projections} and n_splits {n_splits}: each split needs at least two projections"
             )
+        asked = Frames(
+            n_projections=n_projections,
+            n_splits=n_splits,
+            count=frames,
+            spacing=frame_spacing,
+            history=history,
+            mode=window,
+        )
         margins = margins_of(geometry)
         self._geometry = geometry
         self._window = Window(
@@ -76,6 +79,7 @@ class FilteredBackprojection:
             geometry.n_u,
             n_projections,
             mode=window,
+            past=asked.past,
             slot_geometry=widened(geometry, margins),
             memory_gb=memory_gb,
         )
@@ -89,11 +93,9 @@ class FilteredBackprojection:
             saturation=saturation,
         )
         self._filling = Filling(geometry, self._window, self._preparation, planned_arc_rad=planned_arc_rad)
-        self._n_splits = n_splits
         self._kernel: Kernel = choose(kernel) if isinstance(kernel, str) else kernel
-        self._shown = RunningImages(kernel=self._kernel, n_slots=self._window.n_slots)
+        self._imaging = Imaging(self._window, asked, n_splits=n_splits, kernel=self._kernel)
         self._angle_source: AngleSource = "same stream"
-        self._plan: Plan | None = None
 
     @property
     def geometry(self) -> Geometry:
@@ -115,6 +117,16 @@ class FilteredBackprojection:
         return self._preparation.found
 
     @property
+    def n_projections(self) -> int:
+        """Return how many acquisition numbers the window spans."""
+        return self._window.n_projections
+
+    @property
+    def newest(self) -> int | None:
+        """Return the newest acquisition number, before the first one None."""
+        return self._window.kept.end - 1 if len(self._window.kept) else None
+
+    @property
     def window_count(self) -> int:
         """Count the projections in the window."""
         return len(self._window.view)
@@ -131,13 +143,13 @@ class FilteredBackprojection:
 
         With "whole-turns", a window must have become whole first.
         """
-        plan = self._plan_of(self._window.view)
+        plan = self._imaging.shown(self._geometry)
         return plan.usable and plan.view.whole and plan.covers_all(self._window.n_projections)
 
     @property
     def kept_voxels(self) -> int:
         """Count the voxels of the slices that are kept up to date."""
-        return self._shown.kept_voxels
+        return self._imaging.kept_voxels
 
     @property
     def revision(self) -> int:
@@ -146,7 +158,7 @@ class FilteredBackprojection:
 
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
-        plan = self._plan_of(self._window.view)
+        plan = self._imaging.shown(self._geometry)
         return limits(
             self.dark_flat,
             self.found,
@@ -209,69 +221,21 @@ class FilteredBackprojection:
         are not quantitative: `complete` says so, and `warnings` by how much. Returns None when there is nothing to make
         them of: no flats yet, or a split with fewer than two projections.
         """
+        return self._imaging.slices(self._geometry, grids, priority=priority, source=self._angle_source)
 
-        def make(plan: Plan) -> list[np.ndarray] | None:
-            return self._shown.images(plan, grids, self._window.intact, priority=priority)
+    def sequences(
+        self, grids: tuple[Grid, ...], *, until: int | None = None, priority: Priority = Priority.SHOWN
+    ) -> SliceSet | None:
+        """Reconstruct grids in each time frame: as slices(), with images (n_frames, nz, ny, nx), the oldest first.
 
-        made = self._on_intact_view(make)
-        if made is None:
-            return None
-        plan, images = made
-        view = plan.view
-        return SliceSet(
-            images=tuple(images),
-            angles=AnglesUsed(
-                count=len(view),
-                first_id=int(view.unique_ids[0]),
-                last_id=int(view.unique_ids[-1]),
-                arc_rad=plan.arc.length_rad,
-                source=self._angle_source,
-            ),
-            complete=plan.covers_all(self._window.n_projections),
-            frame_time_s=float(view.frame_times_s.max()),
-            clipped_fraction=float(view.clipped.mean()),
-            pushed=view.pushed,
-            axis_offset_mm=plan.geometry.axis_offset_mm,
-        )
-
-    def pairs(self, grids: tuple[Grid, ...]) -> np.ndarray | None:
-        """Reconstruct grids, all of one shape, once from each split: float32 (n_grids, n_splits, nz, ny, nx).
-
-        Returns None when slices() would.
+        until: the acquisition number at which the last frame's window ends, the newest one by default. Returns None
+        when slices() would, and when not all that the frames need is there yet, or any more.
         """
+        return self._imaging.sequences(self._geometry, grids, until=until, priority=priority, source=self._angle_source)
 
-        def make(plan: Plan) -> np.ndarray | None:
-            if not grids:
-                return np.zeros((0, self._n_splits, 0, 0, 0), dtype=np.float32)
-            images = self._kernel.run(plan.jobs(grids, splits=True, priority=Priority.PAIRS))
-            return images if self._window.intact(plan.view) else None
+    def pairs(self, grids: tuple[Grid, ...], *, until: int | None = None) -> np.ndarray | None:
+        """Reconstruct grids, all of one shape, once from each split in each time frame, the oldest first.
 
-        made = self._on_intact_view(make)
-        return made[1] if made else None
-
-    def _on_intact_view(self, make: Callable[[Plan], T | None]) -> tuple[Plan, T] | None:
-        """Make something of the window, again if it was overwritten meanwhile (None); return the plan beside it."""
-        for _ in range(ATTEMPTS):
-            plan = self._plan_of(self._window.view)
-            if not plan.usable:
-                return None
-            made = make(plan)
-            if made is not None:
-                return plan, made
-        logger.warning(
-            "projections arrive faster than slices can be made: %d of them came during one reconstruction, %d times; "
-            "ask for smaller or fewer grids",
-            self._window.spare,
-            ATTEMPTS,
-        )
-        return None
-
-    def _plan_of(self, view: WindowView) -> Plan:
-        """Return how the projections of a view enter; kept, since many patches are made from one view."""
-        plan, geometry = self._plan, self._geometry
-        if view.slot_geometry is not None and geometry.extended_field:
-            # Which lines count once has gone into the slots: images move with them, and not before.
-            geometry = view.slot_geometry
-        if plan is None or plan.view is not view or plan.geometry is not geometry:
-            self._plan = plan = make_plan(view, geometry, self._n_splits)
-        return plan
+        Returns float32 (n_grids, n_splits, n_frames, nz, ny, nx), or None when sequences() would.
+        """
+        return self._imaging.pairs(self._geometry, grids, until=until)

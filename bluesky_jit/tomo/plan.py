@@ -12,10 +12,12 @@ from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Jobs, Priority
 from bluesky_jit.tomo.weights import split_weights
-from bluesky_jit.tomo.window import WindowView
+from bluesky_jit.tomo.window_view import WindowView
 
 LEAST_PER_SPLIT = 2
 """Projections that a split needs: what an angle stands for is half the gaps to its neighbours (weights.py)."""
+SAME_WEIGHT = 1e-6
+"""A projection whose weight changes by less than this part is left as it is: the image by less than the same part."""
 
 
 @dataclass(frozen=True, kw_only=True)

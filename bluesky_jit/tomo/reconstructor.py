@@ -20,10 +20,11 @@ from bluesky_jit.tomo.prepare import Found
 class SliceSet:
     """Carry images of grids, all made from the same projections.
 
-    images: one float32 (nz, ny, nx) in 1/mm for each grid; complete: whether the projections cover the whole arc, or
-    enough of it, short of which the images are too low by about the part that lacks; frame_time_s: time stamp of the
-    newest projection; clipped_fraction: of the pixels of these projections, those too dark or too bright to measure;
-    pushed: projections come so far; axis_offset_mm: where the axis was taken to be.
+    images: one float32 (nz, ny, nx) in 1/mm for each grid, of a sequence (n_frames, nz, ny, nx); angles: those of all
+    frames; complete: whether the projections cover the whole arc, or enough of it, short of which the images are too
+    low by about the part that lacks; frame_time_s: time stamp of the newest projection; clipped_fraction: of the pixels
+    of these projections, those too dark or too bright to measure; pushed: projections come so far; axis_offset_mm:
+    where the axis was taken to be.
     """
 
     images: tuple[np.ndarray, ...]
@@ -47,6 +48,16 @@ class Reconstructor(Protocol):
 
     @property
     def ready(self) -> bool: ...
+
+    @property
+    def n_projections(self) -> int:
+        """Return how many acquisition numbers the window spans."""
+        ...
+
+    @property
+    def newest(self) -> int | None:
+        """Return the newest acquisition number, before the first one None."""
+        ...
 
     @property
     def window_count(self) -> int: ...
@@ -77,6 +88,14 @@ class Reconstructor(Protocol):
 
     def slices(self, grids: tuple[Grid, ...], *, priority: Priority = Priority.SHOWN) -> SliceSet | None: ...
 
-    def pairs(self, grids: tuple[Grid, ...]) -> np.ndarray | None: ...
+    def sequences(
+        self, grids: tuple[Grid, ...], *, until: int | None = None, priority: Priority = Priority.SHOWN
+    ) -> SliceSet | None:
+        """Reconstruct grids in each time frame, the oldest first; until: where the last one's window ends."""
+        ...
+
+    def pairs(self, grids: tuple[Grid, ...], *, until: int | None = None) -> np.ndarray | None:
+        """Reconstruct grids from each split in each time frame: float32 (n_grids, n_splits, n_frames, nz, ny, nx)."""
+        ...
 
     def warnings(self) -> tuple[str, ...]: ...

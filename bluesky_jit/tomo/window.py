@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -15,50 +15,21 @@ from bluesky_jit.tomo.jobs import Slots
 from bluesky_jit.tomo.memory import require_memory
 from bluesky_jit.tomo.prepare import FrameInfo
 from bluesky_jit.tomo.redundancy import ShortScan
+from bluesky_jit.tomo.window_view import WindowView
 
 Mode = Literal["sliding", "whole-turns"]
 FULL_SCALE = 32767
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowView:
-    """Name the projections of the window at one moment, in the order of acquisition. Its small arrays never change.
-
-    projections: the store that the slots lie in; slots: int64 (n,); serials: int64 (n,), counted as they came;
-    angles_rad: float64 (n,), continuous over turns; acquisition, unique_ids: int64 (n,); frame_times_s: float64 (n,);
-    clipped: float32 (n,), the fraction of clipped pixels; pushed: how many projections had come; filtered: whether all
-    these are (they are not before the first flat); whole: in "whole-turns", whether a window is; short_scan: the arc
-    whose weights they were filtered with; slot_geometry: the set-up whose pixels the slots hold, where the window was
-    told, as it was when all of them were last filtered; revision: grows whenever other projections are named, or the
-    same ones filtered anew.
-    """
-
-    projections: Slots
-    slots: np.ndarray
-    serials: np.ndarray
-    angles_rad: np.ndarray
-    acquisition: np.ndarray
-    unique_ids: np.ndarray
-    frame_times_s: np.ndarray
-    clipped: np.ndarray
-    pushed: int
-    filtered: bool
-    whole: bool
-    short_scan: ShortScan | None
-    slot_geometry: Geometry | None = None
-    revision: int
-
-    def __len__(self) -> int:
-        return len(self.slots)
 
 
 class Window:
     """Hold the projections of the last `n_projections` acquisition numbers, for one writer and any number of readers.
 
     A reader takes `view`, which is replaced as a whole and never changes, works on its slots, and then asks
-    `intact(view)`: the store has `spare` slots more than the window, so what a view names is overwritten only that many
+    `intact(view)`: the store has `spare` slots more than it keeps, so what a view names is overwritten only that many
     pushes later. "whole-turns": a view names the last whole window, 0 to n − 1 or n to 2n − 1 and so on, so that no two
     windows share a projection; what has come counts before the first one is whole.
+    `kept` is a view of all that is kept: the window, `past` acquisition numbers before it, for windows that end in the
+    past, and with "whole-turns" the window that is being filled. From its `begin` on nothing has been dropped.
     No locks: the writer never waits for a reader.
     """
 
@@ -69,6 +40,7 @@ class Window:
         n_projections: int,
         *,
         mode: Mode = "sliding",
+        past: int = 0,
         spare: int | None = None,
         slot_geometry: Geometry | None = None,
         memory_gb: float | None = None,
@@ -83,7 +55,7 @@ class Window:
         self.mode: Mode = mode
         self.spare = n_projections // 4 + 8 if spare is None else spare
         # The window that is on show, and the one that is being filled.
-        self._kept = n_projections if mode == "sliding" else 2 * n_projections
+        self._kept = past + (n_projections if mode == "sliding" else 2 * n_projections)
         n = self._kept + self.spare
         self._slot_geometry = slot_geometry
         self._store_shape = (n, n_v + 2, (slot_geometry.n_u if slot_geometry else n_u) + 2)
@@ -94,7 +66,8 @@ class Window:
             counts_bytes + 2 * slots_bytes,
             limit_gb=memory_gb,
             what=f"the window of {n_projections} projections of {n_v}×{n_u} pixels"
-            + ("" if mode == "sliding" else ", with as many for the next one,"),
+            + ("" if mode == "sliding" else ", with as many for the next one,")
+            + (f", with {past} before them for time frames and windows in the past," if past else ""),
         )
         self._counts = np.zeros((n, n_v, n_u), dtype=np.uint16)
         self._projections = _empty_slots(self._store_shape)
@@ -108,8 +81,10 @@ class Window:
         self._short_scan: ShortScan | None = None
         self._begun = 0
         self._done = 0
+        self._dropped = -1
+        """The highest acquisition number of the projections that are no longer kept."""
         self._revision = 0
-        self.view = self._make_view()
+        self.kept, self.view = self._make_views()
 
     @property
     def n_slots(self) -> int:
@@ -119,8 +94,7 @@ class Window:
     @property
     def next_acquisition(self) -> int:
         """Return the acquisition number after the newest of all."""
-        slots = self._newest_slots()
-        return int(self._acquisition[slots].max()) + 1 if len(slots) else 0
+        return self.kept.end
 
     @property
     def pushed(self) -> int:
@@ -138,6 +112,9 @@ class Window:
         """Store one projection, counts uint16 and filtered float32 (n_v, n_u) or, while there are no flats, None."""
         self._begun += 1
         slot = self._done % len(self._counts)
+        if self._done >= self._kept:
+            leaving = (self._done - self._kept) % len(self._counts)
+            self._dropped = max(self._dropped, int(self._acquisition[leaving]))
         previous = self._angles[slot - 1] if self._done else info.angle_rad
         self._counts[slot] = counts
         self._angles[slot] = info.angle_rad + 2 * np.pi * np.round((previous - info.angle_rad) / (2 * np.pi))
@@ -153,7 +130,10 @@ class Window:
 
     def intact(self, view: WindowView) -> bool:
         """Say whether the projections that a view names are unchanged; ask it after the kernel has run on them."""
-        return view.projections is not self._projections or self._begun <= view.pushed + self.spare
+        if view.projections is not self._projections or not len(view):
+            return True
+        # A projection lies where it is until as many have begun to come as there are slots.
+        return self._begun <= int(view.serials.min()) + self.n_slots
 
     def refilter(
         self,
@@ -199,43 +179,45 @@ class Window:
         return pushes % len(self._counts)
 
     def _look_again(self) -> None:
-        """Replace the view; in "whole-turns" most projections leave what it names as it was."""
-        view = self._make_view()
+        """Replace the views; in "whole-turns" most projections leave what `view` names as it was."""
+        kept, view = self._make_views()
         same = view.projections is self.view.projections and view.filtered == self.view.filtered
         if not (same and np.array_equal(view.serials, self.view.serials)):
             self._revision += 1
             view = replace(view, revision=self._revision)
-        self.view = view
+        self.kept, self.view = kept, view
 
-    def _make_view(self) -> WindowView:
+    def _make_views(self) -> tuple[WindowView, WindowView]:
+        """Return what is kept, and the window of it."""
         slots = self._newest_slots()
-        acquisition = self._acquisition[slots]
-        whole = self.mode == "sliding"
-        if len(slots):
-            # Frames can be filled in late or sent twice: order by acquisition and let the last one sent count.
-            _, last = np.unique(acquisition[::-1], return_index=True)
-            slots = slots[::-1][last]
-            acquisition = self._acquisition[slots]
-            end = int(acquisition[-1]) + 1
-            if self.mode == "whole-turns" and end >= self.n_projections:
-                end, whole = end // self.n_projections * self.n_projections, True
-            slots = slots[(acquisition >= end - self.n_projections) & (acquisition < end)]
-        return WindowView(
+        # Frames can be filled in late or sent twice: order by acquisition and let the last one sent count.
+        acquisition, last = np.unique(self._acquisition[slots][::-1], return_index=True)
+        slots = slots[::-1][last]
+        end = int(acquisition[-1]) + 1 if len(slots) else 0
+        kept = WindowView(
             projections=self._projections,
             slots=slots.astype(np.int64),
             serials=self._serials[slots],
             angles_rad=self._angles[slots],
-            acquisition=self._acquisition[slots],
+            acquisition=acquisition,
             unique_ids=self._unique_ids[slots],
             frame_times_s=self._frame_times[slots],
             clipped=self._clipped[slots],
+            each_filtered=self._filtered[slots],
+            begin=max(0, end - self._kept, self._dropped + 1),
+            end=end,
             pushed=self._done,
-            filtered=bool(self._filtered[slots].all()),
-            whole=whole,
+            whole=True,
             short_scan=self._short_scan,
             slot_geometry=self._slot_geometry,
             revision=self._revision,
         )
+        if self.mode == "sliding":
+            return kept, kept.between(end - self.n_projections, end)
+        whole = end >= self.n_projections
+        if whole:
+            end = end // self.n_projections * self.n_projections
+        return kept, replace(kept.between(end - self.n_projections, end), whole=whole)
 
 
 def _empty_slots(shape: tuple[int, int, int]) -> Slots:

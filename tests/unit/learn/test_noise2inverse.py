@@ -11,7 +11,7 @@ from bluesky_jit.learn.noise2inverse import make_pairs
 def test_two_splits_are_the_two_views():
     splits = np.random.default_rng(0).normal(size=(5, 2, 5, 3, 8, 8)).astype(np.float32)
     pairs = make_pairs(splits)
-    assert pairs.u.shape == (5, 1, 3, 8, 8)
+    assert pairs.u.shape == (5, 5, 3, 8, 8)
     assert np.array_equal(pairs.u, splits[:, 0])
     assert np.array_equal(pairs.v, splits[:, 1])
 

@@ -142,7 +142,7 @@ def test_lost_frames_leave_the_scale_of_both_halves_at_one(geometry, lost):
 
 def assert_scale_is_one(result):
     inside = Grid.slice_xy(voxel_mm=0.4, shape=(16, 16)).moved((1, -10, 0))
-    u, v = result.pairs((inside,))[0]
+    u, v = result.pairs((inside,))[0, :, 0]
     full = image_of(result, inside)
     assert [full.mean() / MU, u.mean() / MU, v.mean() / MU] == pytest.approx([1, 1, 1], abs=2e-3)
 
@@ -176,7 +176,7 @@ def test_part_of_a_turn_of_a_wide_fan_is_right_to_two_thousandths(degrees, offse
     result = reconstructed(geometry, 0.4 + np.deg2rad(np.arange(0, degrees, 0.5)), balls=SOFT)
     assert result.complete
     assert rms_error(image_of(result, MID_PLANE), MID_PLANE, SOFT) < 2e-3
-    u, v = result.pairs((MID_PLANE,))[0]
+    u, v = result.pairs((MID_PLANE,))[0, :, 0]
     assert abs(errors(u, MID_PLANE, SOFT).mean()) < 5e-4
     assert abs(errors(v, MID_PLANE, SOFT).mean()) < 5e-4
 

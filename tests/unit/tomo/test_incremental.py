@@ -134,7 +134,7 @@ def test_lost_frames_late_ones_and_repeated_ones_are_followed():
         if n > 10:
             images(result, XY, XZ)
         if n in (102, 147, 172, 182, len(pushed) - 1):
-            fresh = np.stack(anew.pairs((XY, XY.moved((0, 0, 1)))))[0].mean(axis=0)
+            fresh = np.stack(anew.pairs((XY, XY.moved((0, 0, 1)))))[0, :, 0].mean(axis=0)
             np.testing.assert_allclose(images(result, XY)[0], fresh, rtol=0, atol=1e-5 * np.abs(fresh).max())
 
 
@@ -152,7 +152,7 @@ def test_a_slice_follows_an_arc_that_grows_and_other_windows(how):
         if number > 10:
             image = images(result, XY)[0]
         if (number % 9 == 8 and number > 20) or number == len(block) - 1:
-            fresh = result.pairs((XY,))[0].mean(axis=0)
+            fresh = result.pairs((XY,))[0, :, 0].mean(axis=0)
             np.testing.assert_allclose(image, fresh, rtol=0, atol=1e-5 * np.abs(fresh).max())
 
 

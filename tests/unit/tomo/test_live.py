@@ -45,7 +45,8 @@ def images(result, grids=GRIDS):
 def pairs(result, grids=PATCHES):
     made = result.pairs(grids)
     assert made is not None
-    return made
+    assert made.shape[2] == 1
+    return made[:, :, 0]
 
 
 def changed(block, number, *, by=500):

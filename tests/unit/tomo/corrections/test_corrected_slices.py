@@ -93,7 +93,7 @@ def test_both_halves_of_the_projections_are_free_of_stripes():
     assert truth is not None
     assert halves is not None
     for half in range(2):
-        assert rms(halves[0, half, 0] - truth[0, half, 0]) < 0.015
+        assert rms(halves[0, half, 0, 0] - truth[0, half, 0, 0]) < 0.015
 
 
 # ── hardening ────────────────────────────────────────────────────────────────────────────────────────────────────────
