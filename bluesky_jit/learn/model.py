@@ -93,9 +93,20 @@ class Applier(Protocol):
 
 def make_model(preset: Preset | str, *, seed: int = 0) -> Model:
     """Make what learns for a preset."""
-    return Trainer(preset_named(preset) if isinstance(preset, str) else preset, seed=seed)
+    chosen = preset_named(preset) if isinstance(preset, str) else preset
+    if chosen.network is not None:
+        return Trainer(chosen, seed=seed)
+    # Imported here: scikit-image's filters take a while, and the networks need none of them.
+    from bluesky_jit.learn.total_variation import TotalVariation
+
+    return TotalVariation(chosen)
 
 
 def make_denoiser(preset: Preset | str) -> Applier:
     """Make what applies a preset's weights."""
-    return Denoiser(preset_named(preset) if isinstance(preset, str) else preset)
+    chosen = preset_named(preset) if isinstance(preset, str) else preset
+    if chosen.network is not None:
+        return Denoiser(chosen)
+    from bluesky_jit.learn.total_variation import TotalVariationDenoiser
+
+    return TotalVariationDenoiser(chosen)
