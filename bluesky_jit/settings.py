@@ -22,10 +22,13 @@ POSITIVE = {
     "intake": ("queue_frames",),
     "tomo": ("turns", "memory_gb", "angles_per_turn", "saturation_counts", "workers"),
     "slices": ("voxel_mm", "size", "updates_per_s", "preview_size"),
-    "learn": ("batch", "patch", "buffer"),
+    "learn": ("batch", "patch", "buffer", "frame_spacing", "checkpoint_every_s"),
 }
 """Settings that must be above 0."""
-NOT_NEGATIVE = {"tomo": ("zinger_threshold", "air_columns", "delta_beta", "ring_width")}
+NOT_NEGATIVE = {
+    "tomo": ("zinger_threshold", "air_columns", "delta_beta", "ring_width"),
+    "learn": ("unseen_every",),
+}
 """Settings that must not be below 0, which leaves what they set out."""
 PARTS = {"tomo": ("filter_cutoff",)}
 """Settings that are a part of something: above 0 and at most 1."""
@@ -155,6 +158,16 @@ class LearnSettings:
     """Points along each side of a training patch."""
     buffer: int = 640
     """Pairs kept for training."""
+    frame_spacing: int = 60
+    """Projections between the time frames of presets that look at several; a multiple of the number of splits."""
+    unseen_every: int = 4
+    """One window of projections in so many is kept from training until the network has been judged on it. 0: none."""
+    registry: str = ""
+    """Folder of models that earlier runs have learned, to start from and to add to; empty: start from nothing."""
+    checkpoint_folder: str = ""
+    """Folder for checkpoints of the training, one folder in it for each run; empty: none are written."""
+    checkpoint_every_s: float = 60.0
+    """Seconds between two checkpoints."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from __future__ import annotations
 class HeldOutWindows:
     """Say up to which projection training pairs may be made, and when a window of unseen projections has come.
 
-    A cut freezes the windows that pairs are made from; when `reach` more projections have come, a window holds none that
-    was trained on. Then the network is judged, and the cut is lifted. One window in `every` passes like that, the first
-    one at once. Numbers are acquisition numbers; one thread asks.
+    A cut freezes the windows that pairs are made from; when `reach` more projections have come, a window holds none
+    that was trained on. Then the network is judged, and the cut is lifted. One window in `every` passes like that, the
+    first one at once. Numbers are acquisition numbers; one thread asks.
     """
 
     def __init__(self, *, reach: int, every: int) -> None:
