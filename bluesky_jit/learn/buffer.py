@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 
 from bluesky_jit.messages import Pairs
+
+_COUNTERS = ("length", "next", "fresh", "pushed", "sampled", "flushed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +144,32 @@ class PairBuffer:
             rows = (self._next - count + np.arange(count)) % self.capacity
             newest = self._store[rows].reshape(count, 2, *self._shape)
         return Pairs(u=newest[:, 0], v=newest[:, 1])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the pairs, the counters and the generator, in types that torch.load(weights_only=True) takes."""
+        with self._lock:
+            return {
+                "shape": self._shape,
+                "store": torch.from_numpy(self._store.copy()),
+                "ages_s": torch.from_numpy(self._clock() - self._times),
+                "random": self._rng.bit_generator.state,
+                **{name: getattr(self, "_" + name) for name in _COUNTERS},
+            }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` of a buffer of this capacity returned: the same draws follow."""
+        with self._lock:
+            if len(state["ages_s"]) != self.capacity:
+                raise ValueError(
+                    f"the checkpoint is of a buffer of {len(state['ages_s'])} pairs and this one holds "
+                    f"{self.capacity}: set learn.buffer to match"
+                )
+            self._allocate(tuple(state["shape"]))
+            self._store = state["store"].numpy().copy()
+            self._times = self._clock() - state["ages_s"].numpy()
+            self._rng.bit_generator.state = state["random"]
+            for name in _COUNTERS:
+                setattr(self, "_" + name, state[name])
 
     def flush(self) -> None:
         """Forget every pair."""
