@@ -49,12 +49,12 @@ class Frames:
         """Return the window of each frame, the oldest first, of which the last ends at acquisition number `until`.
 
         until: the newest one when None; with "whole-turns" the last whole window that has ended by then. Returns None
-        when it has not come, or what the first frame needs has not come or is no longer kept.
+        when `until` has not come, or something that the first frame is to hold is no longer kept.
         """
         end = kept.end if until is None else until + 1
         if self.mode == "whole-turns":
             end = end // self.n_projections * self.n_projections
         ends = [end - k * self.spacing for k in reversed(range(self.count))]
-        if end > kept.end or ends[0] - self.n_projections < kept.begin:
+        if end > kept.end or max(ends[0] - self.n_projections, 0) < kept.begin:
             return None
         return tuple(kept.between(end - self.n_projections, end) for end in ends)

@@ -49,6 +49,19 @@ def limits(
     return tuple(text for text in texts if text)
 
 
+def time_frames_limit(arc: Arc, n_frames: int, *, short_scan: bool) -> str:
+    """Say that part of a turn has no time frames; nothing where that is not so.
+
+    Its lines are weighted for this one arc: a window that ends earlier lacks those that are measured at the end.
+    """
+    if n_frames == 1 or not short_scan:
+        return ""
+    return (
+        f"the projections cover {np.rad2deg(arc.length_rad):.0f}° of {np.rad2deg(arc.period_rad):.0f}°, which is one "
+        f"window and gives no {n_frames} time frames: choose a preset without time frames (learn.preset), or turn on"
+    )
+
+
 def _no_darks(dark_flat: DarkFlat, n_projections: int) -> str:
     if not (dark_flat.assumes_no_dark and n_projections):
         return ""

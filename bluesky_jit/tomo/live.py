@@ -20,7 +20,7 @@ from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.imaging import Imaging
 from bluesky_jit.tomo.jobs import Kernel, Priority
 from bluesky_jit.tomo.kernels import choose
-from bluesky_jit.tomo.limits import limits
+from bluesky_jit.tomo.limits import limits, time_frames_limit
 from bluesky_jit.tomo.prepare import Found, Preparation
 from bluesky_jit.tomo.reconstructor import SliceSet
 from bluesky_jit.tomo.redundancy import row_weight
@@ -95,6 +95,7 @@ class FilteredBackprojection:
         self._filling = Filling(geometry, self._window, self._preparation, planned_arc_rad=planned_arc_rad)
         self._kernel: Kernel = choose(kernel) if isinstance(kernel, str) else kernel
         self._imaging = Imaging(self._window, asked, n_splits=n_splits, kernel=self._kernel)
+        self._n_frames = frames
         self._angle_source: AngleSource = "same stream"
 
     @property
@@ -159,7 +160,7 @@ class FilteredBackprojection:
     def warnings(self) -> tuple[str, ...]:
         """Say in a sentence each what limits the present result: what it is, how much, and what to do."""
         plan = self._imaging.shown(self._geometry)
-        return limits(
+        texts = limits(
             self.dark_flat,
             self.found,
             plan.arc,
@@ -168,6 +169,8 @@ class FilteredBackprojection:
             clipped_fraction=self.clipped_fraction,
             axis_tilt_rad=self._geometry.axis_tilt_rad,
         )
+        frames = time_frames_limit(plan.arc, self._n_frames, short_scan=plan.view.short_scan is not None)
+        return (*texts, frames) if frames else texts
 
     def set_axis_offset(self, offset_mm: float) -> None:
         """Move the rotation axis to lab x = offset_mm, for all images made from now on.

@@ -234,6 +234,49 @@ def test_the_revision_grows_when_a_view_names_something_else(mode):
     assert window.view.revision == revisions[-1] + 2
 
 
+@pytest.mark.parametrize("mode", ["sliding", "whole-turns"])
+def test_projections_before_the_window_are_kept_for_windows_in_the_past(mode):
+    window = Window(3, 4, 5, mode=mode, past=7)
+    for n in range(33):
+        push(window, n)
+    kept, reach = window.kept, 12 if mode == "sliding" else 17
+    assert (kept.begin, kept.end) == (33 - reach, 33)
+    np.testing.assert_array_equal(kept.acquisition, np.arange(33 - reach, 33))
+    np.testing.assert_allclose(values_of(kept), kept.acquisition, rtol=1e-6)
+    np.testing.assert_array_equal(
+        window.view.acquisition, np.arange(28, 33) if mode == "sliding" else np.arange(25, 30)
+    )
+    past = kept.between(24, 29)
+    assert (len(past), past.begin, past.end) == (5, 24, 29)
+    for name in ("unique_ids", "serials", "slots", "angles_rad", "frame_times_s", "clipped", "each_filtered"):
+        np.testing.assert_array_equal(getattr(past, name), getattr(kept, name)[24 - kept.begin : 29 - kept.begin])
+
+
+def test_from_where_it_begins_nothing_of_what_is_kept_was_dropped():
+    window = Window(3, 4, 3, past=3)
+    for n in (0, 1, 2, 3, 5, 6):
+        push(window, n)
+    assert (window.kept.begin, window.kept.end) == (1, 7)
+    push(window, 6)
+    # Six are kept, of which 6 is there twice: 0 has gone.
+    assert window.kept.begin == 1
+    push(window, 6)
+    assert window.kept.begin == 2
+
+
+def test_a_view_is_intact_for_as_long_as_its_oldest_projection_is_not_overwritten():
+    window = Window(3, 4, 5, past=6, spare=2)
+    for n in range(20):
+        push(window, n)
+    newest, past = window.view, window.kept.between(9, 14)
+    for n in range(20, 28):
+        push(window, n)
+        assert window.intact(past) == (n < 22)
+        assert window.intact(newest)
+    push(window, 28)
+    assert not window.intact(newest)
+
+
 def test_serials_tell_a_projection_from_another_in_its_slot():
     window = Window(3, 4, 3, spare=1)
     for n in range(10):
@@ -260,6 +303,17 @@ def test_a_window_larger_than_the_memory_is_refused_before_it_is_allocated():
     with pytest.raises(ValueError, match=re.escape(words)):
         Window(2000, 1000, 1500, memory_gb=22)
     Window(2000, 1000, 1500, memory_gb=23)
+
+
+def test_what_is_kept_before_the_window_counts_when_memory_is_refused():
+    expected = 2003 * (2 * 2000 * 1000 + 2 * 2 * 2002 * 1002)
+    words = (
+        "window of 1500 projections of 2000×1000 pixels, with 120 before them for time frames and windows in the past, "
+        f"needs {expected} bytes (24.1 GB) and may take 23 GB"
+    )
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Window(2000, 1000, 1500, past=120, memory_gb=23)
+    Window(2000, 1000, 1500, past=120, memory_gb=25)
 
 
 def test_half_of_the_free_memory_is_the_limit_unless_another_is_set(monkeypatch):
