@@ -119,19 +119,21 @@ class Imaging:
         if made is None:
             return None
         sequence, images = made
-        view, newest = sequence.view, sequence.newest
+        # Of several frames the middle one is what is denoised: it is described, and the others are beside it.
+        shown = sequence.plans[len(sequence.plans) // 2]
+        view = shown.view
         return SliceSet(
             images=tuple(images),
             angles=AnglesUsed(
                 count=len(view),
                 first_id=int(view.unique_ids[0]),
                 last_id=int(view.unique_ids[-1]),
-                arc_rad=newest.arc.length_rad,
+                arc_rad=shown.arc.length_rad,
                 source=source,
             ),
             complete=sequence.covers_all(self._window.n_projections),
             frame_time_s=float(view.frame_times_s.max()),
             clipped_fraction=float(view.clipped.mean()),
-            pushed=view.pushed,
-            axis_offset_mm=newest.geometry.axis_offset_mm,
+            pushed=view.pushed - (sequence.newest.view.end - view.end),
+            axis_offset_mm=shown.geometry.axis_offset_mm,
         )

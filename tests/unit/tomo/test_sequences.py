@@ -137,6 +137,15 @@ def test_perturbing_one_projection_leaves_every_other_split_of_every_frame_bit_i
             assert same == (split != touched % n_splits or frame == 0)
 
 
+def test_a_sequence_is_described_by_its_middle_frame():
+    block, end = scan(), 2 * N + 3
+    result = reconstruction(part(block, np.arange(end + 1)), frames=3, frame_spacing=12)
+    middle = reconstruction(part(block, np.arange(end + 1 - 12))).slices((XY,))
+    made = result.sequences((XY,))
+    assert (made.angles, made.pushed, made.frame_time_s) == (middle.angles, middle.pushed, middle.frame_time_s)
+    assert_same(made.images[0][1], middle.images[0])
+
+
 def test_pairs_until_an_acquisition_number_are_those_that_were_made_then():
     block, cut = scan(), 2 * N + 3
     result = reconstruction(part(block, np.arange(cut + 1)), history=N)
