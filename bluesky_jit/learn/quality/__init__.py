@@ -1,18 +1,36 @@
 """How well the denoiser does, whether its slices may be shown, and whether the sample changes."""
 
-from bluesky_jit.learn.quality.accuracy import BEATS_RAW, SUSPICIOUS, accuracy, middle
+from bluesky_jit.learn.quality.accuracy import (
+    BEATS_RAW,
+    SUSPICIOUS,
+    Accuracy,
+    accuracy,
+    accuracy_of_patches,
+    accuracy_of_slice,
+    middle,
+)
+from bluesky_jit.learn.quality.drift import Drift, DriftFigure
 from bluesky_jit.learn.quality.jump import JumpDetector
 from bluesky_jit.learn.quality.readiness import Readiness
-from bluesky_jit.learn.quality.scores import data_range, psnr, ssim
+from bluesky_jit.learn.quality.residual import ResidualFigure, residual_figure
+from bluesky_jit.learn.quality.scores import data_range, dice, psnr, ssim
 
 __all__ = [
     "BEATS_RAW",
     "SUSPICIOUS",
+    "Accuracy",
+    "Drift",
+    "DriftFigure",
     "JumpDetector",
     "Readiness",
+    "ResidualFigure",
     "accuracy",
+    "accuracy_of_patches",
+    "accuracy_of_slice",
     "data_range",
+    "dice",
     "middle",
     "psnr",
+    "residual_figure",
     "ssim",
 ]

@@ -1,8 +1,9 @@
-"""The empirical accuracy: how near the denoised half comes to the other half."""
+"""The empirical accuracy: how near the denoised half comes to the other half, and how well that is known."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +17,17 @@ With noise variance σ² in each half, α = (error + σ²) / 2σ². The raw slic
 """
 SUSPICIOUS = 0.45
 """Accuracy that no denoiser of independent noise reaches (0.5 is ideal)."""
+BLOCK = 16
+"""Points along a side of the blocks whose scatter gives the uncertainty of a whole slice's accuracy: far longer than
+noise is correlated over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Carry an accuracy with its standard error; both are NaN when there was nothing to measure."""
+
+    value: float = math.nan
+    uncertainty: float = math.nan
 
 
 def middle(slabs: np.ndarray) -> np.ndarray:
@@ -28,8 +40,50 @@ def accuracy(denoised: np.ndarray, pairs: Pairs) -> float:
 
     denoised: (n, ny, nx), A(u). 1 is no denoising, about 0.5 is ideal; NaN when u and v are the same everywhere.
     """
+    return accuracy_of_patches(denoised, pairs).value
+
+
+def accuracy_of_patches(denoised: np.ndarray, pairs: Pairs) -> Accuracy:
+    """Return the accuracy with the standard error that the scatter of the pairs gives it (NaN for a single one)."""
     u, v = middle(pairs.u), middle(pairs.v)
     error = np.square(denoised - v).sum(axis=(1, 2), dtype=np.float64)
     noise = np.square(u - v).sum(axis=(1, 2), dtype=np.float64)
     told = noise > 0
-    return float(np.mean(error[told] / noise[told])) if told.any() else math.nan
+    if not told.any():
+        return Accuracy()
+    each = error[told] / noise[told]
+    if len(each) < 2:
+        return Accuracy(value=float(each[0]))
+    return Accuracy(value=float(np.mean(each)), uncertainty=float(np.std(each, ddof=1)) / math.sqrt(len(each)))
+
+
+def accuracy_of_slice(
+    denoised: np.ndarray, u: np.ndarray, v: np.ndarray, *, mask: np.ndarray | None = None
+) -> Accuracy:
+    """Return the accuracy over a whole slice, where padding shows, with its standard error from the scatter of blocks.
+
+    denoised: A(u); all are (ny, nx), and v comes from projections that A(u) has not seen. The ratio is of sums, so that
+    every pixel counts alike; mask: where every projection sees the sample, by default everywhere.
+    """
+    if not denoised.shape == u.shape == v.shape:
+        raise ValueError(f"A(u) is {denoised.shape}, u {u.shape} and v {v.shape}: give one shape (ny, nx)")
+    counted = np.ones(u.shape, dtype=bool) if mask is None else mask
+    error = _sums(np.where(counted, np.square(denoised - v), 0))
+    noise = _sums(np.where(counted, np.square(u - v), 0))
+    told = noise > 0
+    count = int(np.count_nonzero(told))
+    if count == 0:
+        return Accuracy()
+    total = noise[told].sum()
+    value = float(error[told].sum() / total)
+    if count < 2:
+        return Accuracy(value=value)
+    # The linearised variance of a ratio of sums.
+    scatter = np.square(error[told] - value * noise[told]).sum() * count / (count - 1)
+    return Accuracy(value=value, uncertainty=float(math.sqrt(scatter) / total))
+
+
+def _sums(values: np.ndarray) -> np.ndarray:
+    """Return float64 sums over blocks, those at the bottom and right being smaller where the slice ends."""
+    rows, columns = (np.arange(0, size, BLOCK) for size in values.shape)
+    return np.add.reduceat(np.add.reduceat(values, rows, axis=0, dtype=np.float64), columns, axis=1)

@@ -1,4 +1,4 @@
-"""Scores against a known truth: PSNR and SSIM."""
+"""Scores against a known truth: PSNR, SSIM and Dice."""
 
 from __future__ import annotations
 
@@ -34,3 +34,16 @@ def ssim(image: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = None
     image = np.asarray(image, dtype=np.float64)
     local = np.asarray(structural_similarity(reference, image, data_range=extent, full=True)[1])  # type: ignore[index]
     return float(np.mean(local if mask is None else local[mask]))
+
+
+def dice(labels: np.ndarray, truth: np.ndarray, *, mask: np.ndarray | None = None) -> float:
+    """Return Dice's overlap of two sets of pixels, 2·|A∩B| / (|A| + |B|), where mask (ny, nx) is true; 1 is the same.
+
+    labels, truth: true or 1 where the class is. Two empty sets are the same.
+    """
+    if labels.shape != truth.shape:
+        raise ValueError(f"labels are {labels.shape} and the truth {truth.shape}: give one shape (ny, nx)")
+    inside = np.ones(truth.shape, dtype=bool) if mask is None else mask
+    mine, theirs = labels[inside].astype(bool), truth[inside].astype(bool)
+    total = int(mine.sum()) + int(theirs.sum())
+    return 2 * int((mine & theirs).sum()) / total if total else 1.0

@@ -1,0 +1,310 @@
+"""Whether what the denoiser took away looks like noise: what it should not have taken is lost, or was invented.
+
+Noise of a backprojection is neither white nor the same everywhere, so nothing is compared with a model of it: half the
+difference of the two halves, (u − v)/2, is a sample of the very noise that the raw slice (u + v)/2 has.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.fft import fft2, fftfreq
+from scipy.ndimage import gaussian_filter
+from scipy.stats import chi2, norm
+
+BLOCK = 16
+"""Points along a side of a block: 256 values, few enough that the noise is the same all over it."""
+CELL = BLOCK // 2
+"""Step of the doubt map: its windows are blocks that overlap by half."""
+DETAIL = 3
+"""Points of the mean that is taken from the denoised slice to leave its finest detail."""
+FEATURE = 5
+"""Points of the mean through which features stand out of the noise, which is strongest from point to point."""
+NEIGHBOURHOOD = 2 * BLOCK
+"""Reach (standard deviation, points) of the mean that says how strong the noise is around here."""
+BAND_EDGES = (0.03, 0.1, 0.2, 0.3, 0.4, 0.71)
+"""Cycles a point between which the spectra are summed: five bands, the coarsest first, to the corner of
+the spectrum."""
+MOST_BLOCKS = 1024
+"""Blocks whose spectra are taken: with these a band is known to about two per cent, and more would only cost time."""
+FEWEST_BLOCKS = 12
+"""Blocks below which a slice is too small to be judged."""
+
+FALSE_ALARM = 0.01
+"""How often a finding may be blamed on a perfect denoiser, for each kind of finding."""
+MATERIAL = 0.1
+"""Part of the noise's power that matters: less may be certain, but changes what is seen by a twentieth at most."""
+AS_MUCH_AGAIN = 2.0
+"""Ratio of powers at which what was lost or invented is as strong as the noise: there the raw slice is
+the better one."""
+KEPT = (1 - math.sqrt(0.5)) ** 2
+"""Variance ratio of a network that lets half the noise's power through: it takes 1 − √½ of its amplitude away."""
+WIDESPREAD = 0.25
+"""Part of a slice that may hold more than noise explains: edges blur a little in every honest denoiser. On the coarse
+simulated jar, whose wall is three points thick, it was 0.2 at most (docs/explanations/learning.md)."""
+VISIBLE = 3.0
+"""Times the noise at which a feature is seen with the eye (Rose's criterion, 3 to 5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidualFigure:
+    """Compare raw − denoised with (u − v)/2 of the same slice; a perfect denoiser has ratios of 1 and 0 for the rest.
+
+    variance_ratio: median over blocks; spectrum_ratio: the same for each band of BAND_EDGES, coarsest first;
+    correlation: of the residual with the denoised slice's detail, positive when blurred, negative when sharpened or
+    invented; offset: how much too bright the denoised slice is, in units of a raw pixel's noise; doubt: float32
+    (ny, nx), the strength of the residual's features in units of what noise explains there, NaN where nothing is
+    known; limit: the doubt that noise alone exceeds somewhere in one slice of a hundred; doubtful: part of the slice
+    above it; worst: row and column of the largest doubt; findings: what is wrong, in words, none for an honest slice.
+    """
+
+    variance_ratio: float
+    spectrum_ratio: tuple[float, ...]
+    correlation: float
+    offset: float
+    doubt: np.ndarray
+    limit: float
+    doubtful: float
+    worst: tuple[int, int]
+    findings: tuple[str, ...]
+    verdict: str
+    judged: bool = True
+    """Whether there was enough to judge by."""
+
+    @property
+    def honest(self) -> bool:
+        """Whether nothing speaks against the denoised slice, as far as these data can show."""
+        return self.judged and not self.findings
+
+
+def residual_figure(
+    raw: np.ndarray, denoised: np.ndarray, u: np.ndarray, v: np.ndarray, *, mask: np.ndarray | None = None
+) -> ResidualFigure:
+    """Judge a denoised slice by what was taken away; all are (ny, nx) in 1/mm, raw is the mean of the halves u and v.
+
+    mask: where every projection sees the sample; by default everywhere.
+    """
+    if not raw.shape == denoised.shape == u.shape == v.shape or raw.ndim != 2:
+        raise ValueError(
+            f"raw is {raw.shape}, denoised {denoised.shape}, u {u.shape} and v {v.shape}: give one shape (ny, nx)"
+        )
+    inside = np.ones(raw.shape, dtype=bool) if mask is None else mask
+    if not np.isfinite(denoised[inside]).all():
+        return _unjudged(raw.shape, "the denoised slice holds values that are not finite", wrong=True)
+    residual = np.where(inside, raw - denoised, 0).astype(np.float32)
+    noise = np.where(inside, (u - v) / 2, 0).astype(np.float32)
+    if not (np.isfinite(residual).all() and np.isfinite(noise).all()):
+        return _unjudged(raw.shape, "the raw slice or its halves hold values that are not finite")
+    whole = _blocks(inside, BLOCK).all(axis=(1, 3)) & (_blocks(noise, BLOCK) != 0).any(axis=(1, 3))
+    if np.count_nonzero(whole) < FEWEST_BLOCKS:
+        return _unjudged(
+            raw.shape,
+            f"the slice holds {np.count_nonzero(whole)} blocks of {BLOCK}×{BLOCK} points with noise: "
+            f"at least {FEWEST_BLOCKS} are needed to judge by",
+        )
+    left, known = _each(residual, whole), _each(noise, whole)
+    findings: list[str] = []
+
+    variance = _Median.of(np.square(left).sum(axis=(1, 2)) / np.square(known).sum(axis=(1, 2)))
+    if variance.surely_below(KEPT):
+        findings.append(
+            f"noise kept: the residual has only {variance.value:.2f} of the noise's variance, "
+            "so the network passes most of the noise on"
+        )
+    bands = _spectra(left, known)
+    findings += _band_findings(bands)
+    correlation, error = _with_detail(denoised, inside, left, known, whole)
+    sure = float(norm.isf(FALSE_ALARM / 2)) * error
+    if correlation - sure > math.sqrt(MATERIAL):
+        findings.append(
+            f"blurred: the residual follows the denoised slice's own detail (correlation {correlation:.2f}), "
+            "so detail was smoothed away with the noise"
+        )
+    elif correlation + sure < -math.sqrt(MATERIAL):
+        findings.append(
+            f"sharpened or invented: the denoised slice has detail that the raw one has not (correlation "
+            f"{correlation:.2f})"
+        )
+    level = math.sqrt(float(np.median(np.square(known).mean(axis=(1, 2)))))
+    shift = np.median(left.mean(axis=(1, 2)))
+    offset = -float(shift) / level
+    spread = 1.4826 * float(np.median(np.abs(known.mean(axis=(1, 2))))) / level
+    if abs(offset) - norm.isf(FALSE_ALARM / 2) * 1.2533 * spread / math.sqrt(len(left)) > math.sqrt(MATERIAL):
+        findings.append(
+            f"offset: the denoised slice is {abs(offset):.2f} of a raw pixel's noise too "
+            f"{'bright' if offset > 0 else 'dark'} all over"
+        )
+    # An offset is a finding by itself: left in, it would be found again at every place.
+    doubt, limit = _doubt(np.where(inside, residual - shift, 0), noise, inside)
+    place = np.unravel_index(int(np.nanargmax(doubt)), doubt.shape)
+    worst = (int(place[0]), int(place[1]))
+    doubtful = float(np.mean(doubt[np.isfinite(doubt)] > limit))
+    if doubtful > WIDESPREAD:
+        findings.append(f"not noise: over {doubtful:.0%} of the slice the residual is stronger than noise explains")
+    if doubt[worst] > max(limit, VISIBLE):
+        findings.append(
+            f"a feature {_lost_or_invented(raw, denoised, worst)}: near row {worst[0]}, column {worst[1]} "
+            f"the residual is {doubt[worst]:.1f} times what noise explains"
+        )
+    return ResidualFigure(
+        variance_ratio=variance.value,
+        spectrum_ratio=tuple(band.value for band in bands),
+        correlation=correlation,
+        offset=offset,
+        doubt=doubt,
+        limit=limit,
+        doubtful=doubtful,
+        worst=worst,
+        findings=tuple(findings),
+        verdict="; ".join(findings) or "the residual looks like noise: nothing was lost or invented that shows in it",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Median:
+    """Hold the median of positive ratios, one a block, with the error of its logarithm: one wild block moves it little.
+
+    Numerator and denominator are drawn alike when only noise is left, so the median is then 1 whatever the noise.
+    """
+
+    value: float
+    error: float
+
+    @classmethod
+    def of(cls, ratios: np.ndarray) -> _Median:
+        logs = np.log(np.maximum(ratios, 1e-12))
+        middle = float(np.median(logs))
+        # 1.4826 takes a median deviation to a standard one, 1.2533 the error of a mean to that of a median.
+        error = 1.2533 * 1.4826 * float(np.median(np.abs(logs - middle))) / math.sqrt(len(logs))
+        return cls(value=math.exp(middle), error=error)
+
+    def surely_below(self, limit: float) -> bool:
+        return math.log(self.value) + float(norm.isf(FALSE_ALARM)) * self.error < math.log(limit)
+
+    def surely_above(self, limit: float, *, tries: int) -> bool:
+        return math.log(self.value) - float(norm.isf(FALSE_ALARM / tries)) * self.error > math.log(limit)
+
+
+def _spectra(left: np.ndarray, known: np.ndarray) -> tuple[_Median, ...]:
+    """Return the ratio of powers in each band, over blocks (n, BLOCK, BLOCK) less their means."""
+    step = -(-len(left) // MOST_BLOCKS)
+    hann = np.hanning(BLOCK + 1)[:BLOCK]
+    window = np.outer(hann, hann).astype(np.float32)
+    powers = []
+    for blocks in (left[::step], known[::step]):
+        level = blocks - blocks.mean(axis=(1, 2), keepdims=True)
+        powers.append(np.square(np.abs(np.asarray(fft2(level * window)))).reshape(len(blocks), -1))
+    frequency = np.hypot(*np.meshgrid(fftfreq(BLOCK), fftfreq(BLOCK))).ravel()
+    number = np.digitize(frequency, BAND_EDGES) - 1
+    member = (number[:, None] == np.arange(len(BAND_EDGES) - 1)).astype(np.float32)
+    return tuple(_Median.of(ratios) for ratios in ((powers[0] @ member) / (powers[1] @ member)).T)
+
+
+def _band_findings(bands: tuple[_Median, ...]) -> list[str]:
+    """Say in which bands more than noise was taken away, in one finding."""
+    found = [number for number, band in enumerate(bands) if band.surely_above(AS_MUCH_AGAIN, tries=len(bands))]
+    if not found:
+        return []
+    strongest = max(bands[number].value for number in found)
+    shortest, longest = 1 / BAND_EDGES[found[-1] + 1], 1 / BAND_EDGES[found[0]]
+    return [
+        f"structure lost or invented everywhere: at {shortest:.0f} to {longest:.0f} points the residual has "
+        f"{strongest:.1f} times the noise's power"
+    ]
+
+
+def _with_detail(
+    denoised: np.ndarray, inside: np.ndarray, left: np.ndarray, known: np.ndarray, whole: np.ndarray
+) -> tuple[float, float]:
+    """Return the correlation of the residual with the denoised slice's detail, and its standard error under noise."""
+    filled = np.where(inside, denoised, 0).astype(np.float32)
+    detail = _each(filled - _mean_over(filled, DETAIL), whole)
+    left = left - left.mean(axis=(1, 2), keepdims=True)
+    known = known - known.mean(axis=(1, 2), keepdims=True)
+    size = math.sqrt(float(np.square(left).sum(dtype=np.float64)) * float(np.square(detail).sum(dtype=np.float64)))
+    if size == 0:
+        return 0.0, 0.0
+    correlation = float(np.sum(left * detail, dtype=np.float64)) / size
+    # Noise that the network has not seen gives sums of this size by chance, block by block.
+    return correlation, math.sqrt(float(np.square(np.sum(known * detail, axis=(1, 2))).sum(dtype=np.float64))) / size
+
+
+def _doubt(residual: np.ndarray, noise: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the doubt map, float32 (ny, nx), and what noise alone exceeds in one slice of a hundred."""
+    shares = _windows(inside.astype(np.float32))
+    there = shares > 0.25
+    safe = np.where(there, shares, 1)
+    features, chance = (_windows(np.square(_mean_over(image, FEATURE))) / safe for image in (residual, noise))
+    reach = NEIGHBOURHOOD / CELL
+    weight = gaussian_filter(there.astype(np.float64), reach, mode="constant")
+    usual = gaussian_filter(np.where(there, chance, 0), reach, mode="constant") / np.where(there, weight, 1)
+    there &= usual > 0
+    usual = np.where(there, usual, 1)
+    # A window's energy is a sum of some independent squares; how many, the noise itself tells.
+    freedom = 2 / max(float(np.var((chance / usual)[there])), 1e-6)
+    limit = math.sqrt(float(chi2.isf(FALSE_ALARM / np.count_nonzero(there), freedom)) / freedom)
+    coarse = np.where(there, np.sqrt(features / usual), 0)
+    ny, nx = residual.shape
+    fine = _between(coarse.shape[0], ny) @ coarse.astype(np.float32) @ _between(coarse.shape[1], nx).T
+    return np.where(inside, fine, np.float32(np.nan)), limit
+
+
+def _windows(values: np.ndarray) -> np.ndarray:
+    """Return the mean of each block, the blocks overlapping by half: float64 (ny // CELL − 1, nx // CELL − 1)."""
+    cells = _blocks(values, CELL).mean(axis=(1, 3), dtype=np.float64)
+    return (cells[:-1, :-1] + cells[1:, :-1] + cells[:-1, 1:] + cells[1:, 1:]) / 4
+
+
+def _mean_over(image: np.ndarray, size: int) -> np.ndarray:
+    """Return float32 means over size×size points, edges repeated; five times as fast as SciPy's for a few points."""
+    ny, nx = image.shape
+    wide = np.pad(image.astype(np.float32, copy=False), size // 2, mode="edge")
+    rows = wide[:ny].copy()
+    for shift in range(1, size):
+        rows += wide[shift : shift + ny]
+    total = rows[:, :nx].copy()
+    for shift in range(1, size):
+        total += rows[:, shift : shift + nx]
+    return total / np.float32(size * size)
+
+
+def _between(windows: int, points: int) -> np.ndarray:
+    """Return float32 (points, windows): weights that interpolate from the windows' centres to every point."""
+    place = np.clip((np.arange(points) + 0.5 - CELL) / CELL, 0, windows - 1)
+    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(windows))).astype(np.float32)
+
+
+def _blocks(values: np.ndarray, size: int) -> np.ndarray:
+    """Return a view (rows, size, columns, size) of whole blocks, without what is left over at the bottom and right."""
+    rows, columns = values.shape[0] // size, values.shape[1] // size
+    return values[: rows * size, : columns * size].reshape(rows, size, columns, size)
+
+
+def _each(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Return the chosen blocks (n, BLOCK, BLOCK)."""
+    return _blocks(values, BLOCK).swapaxes(1, 2)[whole]
+
+
+def _lost_or_invented(raw: np.ndarray, denoised: np.ndarray, place: tuple[int, int]) -> str:
+    """Say which of the slices has the feature, seen through a mean over FEATURE points: the one that varies more."""
+    around = tuple(slice(max(0, at - BLOCK), at + BLOCK) for at in place)
+    before, after = (float(np.var(_mean_over(image[around], FEATURE))) for image in (raw, denoised))
+    return "invented" if after > before else "lost"
+
+
+def _unjudged(shape: tuple[int, ...], why: str, *, wrong: bool = False) -> ResidualFigure:
+    return ResidualFigure(
+        variance_ratio=math.nan,
+        spectrum_ratio=(math.nan,) * (len(BAND_EDGES) - 1),
+        correlation=math.nan,
+        offset=math.nan,
+        doubt=np.full(shape, np.nan, dtype=np.float32),
+        limit=math.nan,
+        doubtful=math.nan,
+        worst=(0, 0),
+        findings=(why,) if wrong else (),
+        verdict=why,
+        judged=wrong,
+    )
