@@ -11,6 +11,20 @@ from pathlib import Path
 from bluesky_jit.beamline.environment import settings_file
 from bluesky_jit.settings import Settings, load_settings
 
+BENCH_FAMILIES: dict[str, tuple[str, ...]] = {
+    "live": (),
+    "recon": (),
+    "learning": ("cache",),
+    "table1": (),
+    "fig7": ("cache",),
+    "fig8": ("cache",),
+    "fig9": ("cache",),
+    "fig10": ("cache", "jump"),
+    "fig11": ("cache", "jump"),
+    "tooth": ("data",),
+}
+"""What can be measured, and which options it takes besides --quick and --output."""
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `bluesky-jit`."""
@@ -70,9 +84,14 @@ def _parser() -> argparse.ArgumentParser:
     volume.set_defaults(command=_reconstruct)
 
     bench = commands.add_parser("bench", help="measure, and write docs/benchmarks")
-    bench.add_argument("family", choices=("live", "recon"))
+    bench.add_argument("family", choices=tuple(BENCH_FAMILIES))
     bench.add_argument("--quick", action="store_true", help="a short pass that shows that it works")
     bench.add_argument("--output", type=Path, default=Path("docs/benchmarks"), help="folder for figures and plots")
+    bench.add_argument(
+        "--cache", type=Path, help="where learning keeps recordings and curves (default: jit-data/bench)"
+    )
+    bench.add_argument("--jump", type=float, metavar="SECONDS", help="fig10, fig11: when patches move (default: 60)")
+    bench.add_argument("--data", type=Path, metavar="FILE", help="tooth: the scan (default: BLUESKY_JIT_TOOTH)")
     bench.set_defaults(command=_bench)
     return parser
 
@@ -136,5 +155,10 @@ def _reconstruct(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from importlib import import_module
 
+    given = {name: getattr(options, name) for name in ("cache", "jump", "data")}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in BENCH_FAMILIES[options.family]:
+            raise ValueError(f"bench {options.family} takes no --{name}: leave it out")
     module = import_module(f"bluesky_jit.bench.{options.family}")
-    module.run(options.output, quick=options.quick)
+    module.run(options.output, quick=options.quick, **given)

@@ -1,0 +1,242 @@
+"""How soon a network is good: seconds in which ours pass what the paper's Standard reaches in 60 and 300 seconds.
+
+And how good it is then: whole slices against the truth, beside what needs no learning; and how fast it trains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bluesky_jit.bench.curves import Curve
+from bluesky_jit.bench.drawing import Panel, draw_curves, draw_pictures
+from bluesky_jit.bench.experiments import (
+    EXPERIMENTS,
+    FULL,
+    HELD_OUT_START_S,
+    QUICK,
+    SEEDS,
+    Setup,
+    recording,
+    slices,
+)
+from bluesky_jit.bench.figures import Figure, show, write, write_table
+from bluesky_jit.bench.throughput import SLICE_POINTS, measure
+from bluesky_jit.bench.trials import CACHE, Trial, curve, shortened, trained
+from bluesky_jit.bench.whole_slices import View, bm3d, denoised, mean_scores, total_variation, views
+from sim_devices.phantom import ExperimentName
+
+REFERENCE = "standard"
+DEFAULT = "unet-fast"
+BUDGETS_S = {DEFAULT: 15.0, "fast": 15.0, "unet-half": 30.0, "standard-tuned": 30.0, "unet-fast-z3": 15.0}
+"""How long each of ours is trained: many times as long as it should take to pass the first mark."""
+EARLY_S = 1.0
+"""The default's slices are scored after this long too, and when it is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """Say after how many seconds of Standard its accuracy is to be passed, and how soon: floor and goal, in s."""
+
+    standard_s: float
+    floor_s: float
+    goal_s: float
+
+
+MARKS = (Mark(standard_s=60, floor_s=1.0, goal_s=0.25), Mark(standard_s=300, floor_s=2.0, goal_s=0.5))
+RATES = {"samples": (15_000.0, 20_000.0), "slices": (40.0, 73.0)}
+"""Floor and goal of the default on one core: samples trained on in a second, and slices of 1024² denoised."""
+
+Curves = Mapping[tuple[str, int, str], Curve]
+"""By experiment, seed and preset."""
+
+
+def run(output: Path, *, quick: bool = False, cache: Path = CACHE) -> list[Figure]:
+    """Measure, and write learning.json, learning-figures.md, learning.png and learning-slices.png."""
+    output.mkdir(parents=True, exist_ok=True)
+    setup = QUICK if quick else FULL
+    trials = planned(quick=quick)
+    curves = {(t.experiment, t.seed, t.preset): curve(setup, t, cache) for t in trials}
+    marks = MARKS if not quick else (Mark(standard_s=0.1, floor_s=1.0, goal_s=0.25),)
+    figures = [
+        *_crossings(curves, marks),
+        *_costs(curves),
+        *_whole_slices(setup, trials, cache, output / "learning-slices.png"),
+        *_rates(quick=quick),
+    ]
+    draw_curves(_panels(curves, marks), output / "learning.png")
+    write(figures, output / "learning.json", quick=quick, curves=_thinned(curves))
+    title = "Learning: how soon a network is good" + (", in small" if quick else "")
+    write_table(figures, output / "learning-figures.md", title, "What the rows mean is in [learning.md](learning.md).")
+    show(figures, title)
+    return figures
+
+
+def planned(*, quick: bool = False) -> list[Trial]:
+    """Return the trials, the longest first."""
+    samples: list[tuple[ExperimentName, int]] = [(name, seed) for name in EXPERIMENTS for seed in SEEDS]
+    standard = tuple(mark.standard_s for mark in MARKS)
+    trials = [
+        Trial(experiment=name, seed=seed, preset=REFERENCE, seconds=max(standard), measured=standard)
+        for name, seed in samples
+    ] + [
+        Trial(experiment=name, seed=seed, preset=preset, seconds=seconds, measured=(EARLY_S,))
+        for preset, seconds in BUDGETS_S.items()
+        for name, seed in samples
+    ]
+    if not quick:
+        return trials
+    few = [t for t in trials if t.seed == SEEDS[0] and t.experiment == "A" and t.preset in (REFERENCE, DEFAULT)]
+    return shortened(few, 0.3)
+
+
+def _crossings(curves: Curves, marks: tuple[Mark, ...]) -> list[Figure]:
+    """Return when each of ours passes Standard's marks: the median over samples of each experiment."""
+    figures = []
+    samples = sorted({key[:2] for key in curves})
+    presets = list(dict.fromkeys(key[2] for key in curves if key[2] != REFERENCE))
+    for mark in marks:
+        for preset in presets:
+            for name in sorted({experiment for experiment, _ in samples}):
+                seeds = [seed for experiment, seed in samples if experiment == name]
+                levels = [curves[name, seed, REFERENCE].at(mark.standard_s) for seed in seeds]
+                found = [curves[name, seed, preset].passes(level) for seed, level in zip(seeds, levels, strict=True)]
+                ours = preset == DEFAULT
+                each = ", ".join(
+                    f"{seed}: {_seconds(s)} (α {level:.4f})"
+                    for seed, s, level in zip(seeds, found, levels, strict=True)
+                )
+                figures.append(
+                    Figure(
+                        name=f"{preset} passes Standard at {mark.standard_s:g} s, experiment {name}",
+                        # JSON has no infinity: a mark that is never passed is as late as training went on.
+                        value=min(float(np.median(found)), curves[name, seeds[0], preset].seconds[-1]),
+                        unit="s",
+                        better="lower",
+                        floor=mark.floor_s if ours else None,
+                        goal=mark.goal_s if ours else None,
+                        peer=mark.standard_s,
+                        note=f"CPU seconds of training; median of samples {each}",
+                    )
+                )
+    return figures
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2f} s" if math.isfinite(value) else "never"
+
+
+def _costs(curves: Curves) -> list[Figure]:
+    """Return what making pairs took beside training, which is on no clock."""
+    figures = []
+    for preset in dict.fromkeys(key[2] for key in curves):
+        found = [made for key, made in curves.items() if key[2] == preset]
+        figures.append(
+            Figure(
+                name=f"{preset}: making pairs, beside a second of training",
+                value=float(np.median([made.pair_s / made.seconds[-1] for made in found])),
+                unit="s",
+                better="lower",
+                note=f"one core; {np.median([made.steps_per_s for made in found]):.0f} steps/s",
+            )
+        )
+    return figures
+
+
+def _whole_slices(setup: Setup, trials: list[Trial], folder: Path, path: Path) -> list[Figure]:
+    """Score whole slices of every sample, and draw one horizontal slice of each experiment."""
+    scores: dict[str, list[tuple[float, float]]] = {}
+    rows: dict[str, dict[str, np.ndarray]] = {}
+    captions: dict[str, str] = {}
+    samples: dict[tuple[ExperimentName, int], None] = dict.fromkeys((trial.experiment, trial.seed) for trial in trials)
+    for name, seed in samples:
+        later = recording(setup, name, seed, HELD_OUT_START_S, folder)
+        shown = views(later, slices(setup))
+        mine = [trial for trial in trials if (trial.experiment, trial.seed) == (name, seed)]
+        images = _images(setup, mine, folder, shown)
+        for contestant, found in mean_scores(images, shown).items():
+            scores.setdefault(contestant, []).append(found)
+        if seed == SEEDS[0]:
+            view, row = shown[0], f"experiment {name}"
+            rows[row] = {contestant: made[view.name] for contestant, made in images.items()} | {"truth": view.truth}
+            for contestant, made in images.items():
+                decibels, similarity = view.scores(made[view.name])
+                captions[f"{row}/{contestant}"] = f"{decibels:.1f} dB, {similarity:.3f}"
+    draw_pictures(rows, path, captions=captions)
+    note = f"mean of {len(next(iter(scores.values())))} samples, 2 horizontal and 2 upright slices each"
+    return [
+        Figure(name=f"whole slices, {label}, {contestant}", value=value, unit=unit, better="higher", note=note)
+        for label, unit, place in (("PSNR", "dB", 0), ("SSIM", "", 1))
+        for contestant, found in scores.items()
+        for value in [float(np.mean([pair[place] for pair in found]))]
+    ]
+
+
+def _images(setup: Setup, trials: list[Trial], folder: Path, shown: list[View]) -> dict[str, dict[str, np.ndarray]]:
+    """Return every contestant's slices, by contestant and view."""
+    images = {
+        "raw (FDK)": {view.name: view.raw for view in shown},
+        "total variation": {view.name: total_variation(view) for view in shown},
+    }
+    made = {view.name: bm3d(view) for view in shown}
+    if found := {name: image for name, image in made.items() if image is not None}:
+        images["BM3D"] = found
+    for trial in trials:
+        for moment in sorted({*trial.measured, trial.seconds} if trial.preset == DEFAULT else {trial.seconds}):
+            applier = trained(setup, trial, folder, moment)
+            images[f"{trial.preset}, {moment:g} s"] = {view.name: denoised(applier, view) for view in shown}
+    return images
+
+
+def _rates(*, quick: bool) -> list[Figure]:
+    """Return how fast presets train and denoise, in one run."""
+    points = 128 if quick else SLICE_POINTS
+    presets = (REFERENCE, DEFAULT) if quick else (REFERENCE, *BUDGETS_S)
+    figures = []
+    for found in measure(presets, threads=(1,) if quick else (1, 2), rounds=1 if quick else 9, points=points):
+        ours = found.preset == DEFAULT and found.threads == 1
+        threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+        for kind, value, name, peer in (
+            ("samples", found.samples_per_s, "training", 4190.0),
+            ("slices", found.slices_per_s, f"slices of {points}²", 73.0),
+        ):
+            floor, goal = RATES[kind] if ours else (None, None)
+            figures.append(
+                Figure(
+                    name=f"{found.preset}: {name}, {threads}",
+                    value=value,
+                    unit="samples/s" if kind == "samples" else "Hz",
+                    better="higher",
+                    floor=floor,
+                    goal=goal,
+                    peer=peer if found.preset == REFERENCE else None,
+                    note="peer: the paper's, on an RTX 2080 Ti" if found.preset == REFERENCE else "",
+                )
+            )
+    return figures
+
+
+def _panels(curves: Curves, marks: tuple[Mark, ...]) -> list[Panel]:
+    panels = []
+    for name in sorted({key[0] for key in curves}):
+        lines: dict[str, list[Curve]] = {}
+        for (experiment, _, preset), made in curves.items():
+            if experiment == name:
+                lines.setdefault(preset, []).append(made)
+        levels = {
+            f"Standard at {mark.standard_s:g} s": float(
+                np.median([made.at(mark.standard_s) for made in lines[REFERENCE]])
+            )
+            for mark in marks
+        }
+        panels.append(Panel(title=f"experiment {name}", lines=lines, levels=levels))
+    return panels
+
+
+def _thinned(curves: Curves) -> dict[str, dict]:
+    """Return the curves as JSON keeps them."""
+    return {"-".join(map(str, key)): asdict(made) for key, made in curves.items()}
