@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from bluesky_jit.learn.presets import Preset
+from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
 
 SETTLING_BATCHES = 10
@@ -16,6 +18,31 @@ EVERY = 10
 """Of later batches one in so many is looked at: a median costs a twentieth of a step."""
 SHARE = 1e-2
 """Share of each of those in it: a network does not like its input to be moved about."""
+
+
+class Units(Protocol):
+    """Say what takes slices to a network's units, (slice − mean) / scale, as found from the pairs so far."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def mean(self) -> float: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything to go by yet."""
+        ...
+
+    def starting_from(self, weights: Weights) -> Units:
+        """Return those of these weights, to go by until something was seen."""
+        ...
+
+    def following(self, pairs: Pairs) -> Units:
+        """Return those that have seen one more batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +59,13 @@ class Normalisation:
     """Whether it stays as it is, whatever comes."""
 
     @classmethod
-    def of(cls, preset: Preset, *, mean: float = 0.0, scale: float = 0.0) -> Normalisation:
-        """Make a preset's, before anything was seen; mean and scale: to go by until then."""
-        if preset.normalisation == "none":
-            return cls(mean=0.0, scale=1.0, fixed=True)
-        return cls(mean=mean, scale=scale)
+    def of(cls, preset: Preset) -> Normalisation:
+        """Make a preset's, before anything was seen."""
+        return cls(mean=0.0, scale=1.0, fixed=True) if preset.normalisation == "none" else cls()
+
+    def starting_from(self, weights: Weights) -> Normalisation:
+        """Return that of these weights, to go by until something was seen."""
+        return self if self.fixed else Normalisation(mean=weights.mean, scale=weights.scale)
 
     @property
     def known(self) -> bool:

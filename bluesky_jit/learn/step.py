@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from bluesky_jit.learn.presets import Recipe
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 LARGEST_LOSS = 1e8
 """Loss beyond which a batch holds no picture; Adam would remember the gradient for thousands of steps."""
@@ -31,10 +33,12 @@ class Step:
     step is refused is a tensor, too.
     """
 
-    def __init__(self, network: nn.Module, average: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, network: nn.Module, average: nn.Module, recipe: Recipe, loss: Loss) -> None:
+        """Begin; loss: what a step makes smaller, given the network's output and the target in its units."""
         self._network = network
         self._weights = list(network.parameters())
         self._averages = list(average.parameters())
+        self._loss = loss
         self._device = self._weights[0].device
         self._u = self._v = torch.empty(0)
         # mean, scale, learning rate, share of the new weights in the average, 1 to refuse whatever comes
@@ -82,7 +86,7 @@ class Step:
     def _compute(self) -> None:
         mean, scale, _, share, withheld = self._numbers.unbind()
         self._optimiser.zero_grad(set_to_none=True)
-        loss = functional.mse_loss(self._network((self._u - mean) / scale), (self._v - mean) / scale)
+        loss = self._loss(self._network((self._u - mean) / scale), (self._v - mean) / scale)
         loss.backward()
         with torch.no_grad():
             norm = nn.utils.get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])

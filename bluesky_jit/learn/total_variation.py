@@ -109,7 +109,7 @@ class TotalVariation:
         if not (0 < weight < math.inf and 0 < weights.scale < math.inf):
             raise ValueError(f"the weight is {weight:g} and the noise {weights.scale:g}: start without them")
         self.reset()
-        self._normalisation = Normalisation.of(self.preset, mean=weights.mean, scale=weights.scale)
+        self._normalisation = self._normalisation.starting_from(weights)
         self._weight = weight / self._noise_of_all()
 
     def restart_average(self) -> None:

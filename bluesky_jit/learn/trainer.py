@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from bluesky_jit.learn import checkpoint, quality
 from bluesky_jit.learn.buffer import require_usable
 from bluesky_jit.learn.cuda_step import CudaStep
 from bluesky_jit.learn.network_input import network_input
-from bluesky_jit.learn.normalisation import Normalisation
+from bluesky_jit.learn.normalisation import Normalisation, Units
 from bluesky_jit.learn.presets import Preset, preset_named
 from bluesky_jit.learn.step import LARGEST_LOSS, Step
 from bluesky_jit.learn.weights import Weights, initialise
@@ -26,6 +28,9 @@ class Trainer:
 
     One thread at a time: what others need of it is `snapshot()`.
     """
+
+    _loss = staticmethod(functional.mse_loss)
+    """What a step makes smaller, given the network's output and the target in its units."""
 
     def __init__(self, preset: Preset | str, *, seed: int = 0, device: str | None = None) -> None:
         """Start from a seed. device: "cpu" or "cuda", by default a GPU when PyTorch has one."""
@@ -41,7 +46,7 @@ class Trainer:
         self.step = 0
         self.refused = 0
         """Steps refused because their pairs cannot be learnt from, or would have spoilt the weights."""
-        self._normalisation = Normalisation.of(self.preset)
+        self._normalisation = self._units()
         self._network = self.preset.build()
         initialise(self._network, self._seed)
         self._network.to(self._device)
@@ -49,7 +54,7 @@ class Trainer:
         self._average.load_state_dict(self._network.state_dict())
         self._averaged = 0
         make_step = CudaStep if self._device.type == "cuda" else Step
-        self._step = make_step(self._network, self._average, self.preset.recipe)
+        self._step = make_step(self._network, self._average, self.preset.recipe, self._loss)
 
     def train_step(self, pairs: Pairs) -> float:
         """Take one step and return the loss in units of the noise variance of one half: 2 is no denoising, 1 is ideal.
@@ -71,10 +76,7 @@ class Trainer:
         if not self._normalisation.known:
             return math.nan
         mean, scale = self._normalisation.mean, self._normalisation.scale
-        with torch.inference_mode():
-            x = network_input(pairs.u, self.preset, mean=mean, scale=scale).to(self._device)
-            output = self._average(x)[:, 0].cpu().numpy()
-        return quality.accuracy(output * np.float32(scale) + np.float32(mean), pairs)
+        return quality.accuracy(self._applied(pairs.u) * np.float32(scale) + np.float32(mean), pairs)
 
     def snapshot(self) -> Weights:
         """Return the averaged weights as they are now; later steps do not change them."""
@@ -102,7 +104,7 @@ class Trainer:
         self.reset()
         self._network.load_state_dict(weights.tensors)
         self._average.load_state_dict(weights.tensors)
-        self._normalisation = Normalisation.of(self.preset, mean=weights.mean, scale=weights.scale)
+        self._normalisation = self._normalisation.starting_from(weights)
 
     def restart_average(self) -> None:
         """Let the averaged weights follow fast again, as after a jump."""
@@ -127,7 +129,7 @@ class Trainer:
         checkpoint.require_fit(state, self.preset)
         self.reset()
         self.step, self.refused, self._averaged = state["step"], state["refused"], state["averaged"]
-        self._normalisation = Normalisation(**state["normalisation"])
+        self._normalisation = self._units(state["normalisation"])
         self._network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self._step.load_state_dict(state["optimiser"])
@@ -140,6 +142,21 @@ class Trainer:
         """Go on from a checkpoint."""
         self.load_state_dict(checkpoint.read(path))
 
+    def _units(self, state: Mapping[str, Any] | None = None) -> Units:
+        """Return the units to begin with, of a checkpoint or before anything was seen."""
+        return Normalisation.of(self.preset) if state is None else Normalisation(**state)
+
+    def _target(self, pairs: Pairs) -> np.ndarray:
+        """Return what is to be predicted, float32 (n, ny, nx) in 1/mm."""
+        return quality.middle(pairs.v)
+
+    def _applied(self, slabs: np.ndarray) -> np.ndarray:
+        """Return what the averaged network makes of slabs (n, nt, nz, ny, nx) in 1/mm, in its own units (n, ny, nx)."""
+        mean, scale = self._normalisation.mean, self._normalisation.scale
+        with torch.inference_mode():
+            x = network_input(slabs, self.preset, mean=mean, scale=scale).to(self._device)
+            return self._average(x)[:, 0].cpu().numpy()
+
     def _taken(self, pairs: Pairs) -> float:
         require_usable(pairs)
         if np.array_equal(pairs.u, pairs.v):
@@ -149,7 +166,7 @@ class Trainer:
         result = self._step.take(
             # In 1/mm: the step itself normalises.
             network_input(pairs.u, self.preset, mean=0.0, scale=1.0),
-            torch.from_numpy(quality.middle(pairs.v)[:, None]),
+            torch.from_numpy(self._target(pairs)[:, None]),
             mean=normalisation.mean,
             scale=normalisation.scale,
             learning_rate=recipe.learning_rate * min(1.0, (self.step + 1) / max(1, recipe.warm_up_steps)),

@@ -11,6 +11,7 @@ from bluesky_jit.learn.denoiser import Denoiser
 from bluesky_jit.learn.noise2inverse import PatchSampler, make_pairs
 from bluesky_jit.learn.quality import Readiness
 from bluesky_jit.learn.region import field_cylinder
+from bluesky_jit.learn.segmenter import Segmenter, SliceSegmenter
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.messages import FrameKind, ProjectionBlock
 from bluesky_jit.tomo.geometry import ConeGeometry
@@ -96,3 +97,31 @@ def test_a_moving_sample_is_denoised_better_than_the_raw_slice_everywhere_it_is_
         before, after = image[0], denoiser.apply(image[None])
         assert quality.psnr(after, truth, mask=mask) > quality.psnr(before, truth, mask=mask) + 1.0
         assert quality.ssim(after, truth, mask=mask) > quality.ssim(before, truth, mask=mask) + 0.1
+
+
+def test_two_classes_are_learnt_from_labels_that_nobody_drew_and_told_better_than_by_a_threshold(
+    phantom, reconstruction
+):
+    sampler = PatchSampler(REGION, voxel_mm=GEOMETRY.voxel_mm, seed=0, shown=SHOWN)
+    buffer, model = PairBuffer(640, seed=0), Segmenter(seed=0)
+    for step in range(300):
+        if step % 10 == 0:
+            splits = reconstruction.pairs(sampler.train())
+            assert splits is not None
+            buffer.push(make_pairs(splits))
+        model.train_step(buffer.sample(32))
+    splits = reconstruction.pairs(sampler.held_out())
+    assert splits is not None
+    assert model.accuracy(make_pairs(splits)) < 0.6
+
+    segmenter = SliceSegmenter()
+    segmenter.load(model.snapshot())
+    threshold = model.snapshot().mean
+    raw = reconstruction.slices(SHOWN)
+    assert raw is not None
+    for grid, image in zip(SHOWN, raw.images, strict=True):
+        truth = phantom.attenuation(grid, TURN_S / 2, oversample=2)[0] > threshold
+        mask = REGION.contains(grid.points()[0])
+        told = quality.dice(segmenter.apply(image[None]) > 0.5, truth, mask=mask)
+        assert told > 0.96
+        assert told > quality.dice(image[0] > threshold, truth, mask=mask) + 0.02

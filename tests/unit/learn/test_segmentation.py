@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from bluesky_jit.learn.segmentation import threshold_labels
+from bluesky_jit.learn.segmentation import class_means, threshold_labels
 
 
 def test_two_materials_are_told_apart():
@@ -31,3 +32,9 @@ def test_values_that_are_not_finite_belong_to_no_material():
 
 def test_an_image_without_any_value_has_one_class():
     assert not threshold_labels(np.full((4, 4), np.nan, dtype=np.float32)).any()
+
+
+def test_the_means_of_the_two_materials_are_found():
+    image = np.repeat([0.02, 0.06], 50).reshape(10, 10) + 0.001 * np.random.default_rng(0).normal(size=(10, 10))
+    assert class_means(image) == pytest.approx((0.02, 0.06), abs=1e-3)
+    assert class_means(np.full((4, 4), 0.1)) is None
