@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from analytic_balls import DARK, Ball, counts_of, darks, flats, line_integrals, make_block
 
+from bluesky_jit.tomo.frames import Frames
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
+from bluesky_jit.tomo.jobs import Priority
 from bluesky_jit.tomo.kernels import choose
 from bluesky_jit.tomo.live import FilteredBackprojection
+from bluesky_jit.tomo.prepare import FrameInfo
+from bluesky_jit.tomo.sequence import make_sequence
+from bluesky_jit.tomo.window import Window
 
 CONE = ConeGeometry(n_u=48, n_v=16, pixel_mm=1.0, source_axis_mm=100, source_detector_mm=200)
 BALLS = [Ball((2, 1, 0), 7, 0.02), Ball((-3, -3, 1), 2, 0.02)]
@@ -82,6 +87,28 @@ def test_each_frame_is_the_image_of_the_window_that_ended_so_much_earlier(angles
     block = part(scan(angles), np.delete(np.arange(newest + 1), lost))
     result = reconstruction(block, frames=3, frame_spacing=12, n_splits=n_splits)
     assert_frames_are_windows(result, block, (newest - 24, newest - 12, newest))
+
+
+@pytest.mark.parametrize("angles", ANGLES.values(), ids=ANGLES.keys())
+def test_the_weights_of_each_split_of_each_frame_sum_to_the_arc(angles):
+    window = Window(2, 2, N, past=24)
+    for number in np.delete(np.arange(2 * N), [58, 60, 71]):
+        info = FrameInfo(angle_rad=angles[number], acquisition=number, time_s=0.0)
+        window.push(np.zeros((2, 2), np.uint16), np.zeros((2, 2), np.float32), info, unique_id=number)
+    frames = Frames(n_projections=N, n_splits=2, count=3, spacing=12, history=0, mode="sliding")
+    windows = frames.windows(window.kept, None)
+    assert windows is not None
+    sequence = make_sequence(windows, window.kept, CONE, 2)
+    for plan in sequence.plans:
+        assert plan.arc.closed
+        for split in range(2):
+            # A turn sees every line twice.
+            assert plan.scales[plan.splits == split].sum() == pytest.approx(np.pi)
+    # What is added once for all frames that share it comes to the same.
+    jobs = sequence.jobs((XY,), splits=True, priority=Priority.PAIRS)
+    sums = np.bincount(jobs.splits, weights=jobs.scales, minlength=jobs.n_splits)
+    totals = sequence.frames_of(sums.reshape(1, -1, 1, 1, 1))
+    np.testing.assert_allclose(totals.reshape(2, 3), np.pi)
 
 
 def test_frames_further_apart_than_a_window_have_nothing_in_common():

@@ -212,6 +212,21 @@ def test_live_slices_stay_right_over_several_turns_and_each_projection_is_upload
     assert kernel.uploaded == per_turn * n_turns
 
 
+def test_pairs_of_time_frames_are_those_of_the_cpu():
+    per_turn = 24
+    ours, theirs = (
+        FilteredBackprojection(CONE, n_projections=per_turn, frames=3, frame_spacing=4, kernel=kernel)
+        for kernel in (CudaKernel(HostDevice()), "numba")
+    )
+    for reconstruction in (ours, theirs):
+        reconstruction.push(flats(CONE))
+        reconstruction.push(frames(CONE, range(2 * per_turn), per_turn=per_turn))
+    made, expected = ours.pairs(SLICE), theirs.pairs(SLICE)
+    assert made is not None
+    assert expected is not None
+    np.testing.assert_allclose(made, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 def test_a_parallel_beam_needs_no_kernel_of_its_own():
     jobs = jobs_on(noise_slots(PARALLEL), SLABS, geometry=PARALLEL)
     assert_right(CudaKernel(HostDevice()).run(jobs), jobs, part=ROUNDING)

@@ -224,6 +224,11 @@ def test_a_grid_around_and_behind_the_source_stays_finite(entry):
 
 
 @each(ANY)
+def test_as_many_sums_as_seven_time_frames_take(entry):
+    # Windows of seven frames have 13 parts, each with two splits.
+    assert_parity(entry, jobs_on(noise_slots(), PATCHES, n_splits=26))
+
+
 @pytest.mark.parametrize("n_splits", [1, 2])
 def test_no_projections_give_zeros(entry, n_splits):
     result = entry.make().run(jobs_on(noise_slots(), slots=[], n_splits=n_splits))
