@@ -8,7 +8,8 @@ from bluesky_jit.messages import RunOpened, SessionStatus, Severity, SinkMessage
 from bluesky_jit.publish import table
 
 IMAGES = tuple(row.name for row in table.rows("image"))
-LEARNED = tuple(name for name in IMAGES if name.endswith(":Denoised") or name in ("Residual", "Analysis"))
+LEARNED = tuple(name for name in IMAGES if not name.endswith(":Raw") and name != "Preview")
+"""What comes of learning: not of a run whose denoiser is not ready."""
 NO_IMAGE = "no image of this run yet"
 
 
