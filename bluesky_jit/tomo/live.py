@@ -9,6 +9,7 @@ import numpy as np
 from bluesky_jit.messages import AngleSource, ProjectionBlock
 from bluesky_jit.tomo.axis.estimate import AxisEstimate
 from bluesky_jit.tomo.axis.rows import estimate_from_window
+from bluesky_jit.tomo.binning import BinnedFrames, binned_frames
 from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.corrections.transmission import SATURATION
 from bluesky_jit.tomo.corrections.wanted import Corrections
@@ -186,6 +187,10 @@ class FilteredBackprojection:
     def estimate_axis(self) -> AxisEstimate:
         """Estimate where the axis is, from the raw counts of the window and not from where it is set."""
         return estimate_from_window(self._window, self.dark_flat, self._geometry, self._kernel)
+
+    def binned(self, points: int) -> BinnedFrames | None:
+        """Return the window's frames as a detector of about so many columns would have seen them, from raw counts."""
+        return binned_frames(self._window, self.dark_flat, self._geometry, points)
 
     def push(self, block: ProjectionBlock) -> None:
         """Take frames in; after darks and flats that come late, `settle` or the next projection brings them to bear.

@@ -9,6 +9,7 @@ import numpy as np
 
 from bluesky_jit.messages import AnglesUsed, ProjectionBlock
 from bluesky_jit.tomo.axis.estimate import AxisEstimate
+from bluesky_jit.tomo.binning import BinnedFrames
 from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
@@ -20,11 +21,11 @@ from bluesky_jit.tomo.prepare import Found
 class SliceSet:
     """Carry images of grids, all made from the same projections.
 
-    images: one float32 (nz, ny, nx) in 1/mm for each grid, of a sequence (n_frames, nz, ny, nx); angles: those of all
-    frames; complete: whether the projections cover the whole arc, or enough of it, short of which the images are too
-    low by about the part that lacks; frame_time_s: time stamp of the newest projection; clipped_fraction: of the pixels
-    of these projections, those too dark or too bright to measure; pushed: projections come so far; axis_offset_mm:
-    where the axis was taken to be.
+    images: one float32 (nz, ny, nx) in 1/mm for each grid, of a sequence (n_frames, nz, ny, nx), whose middle frame the
+    rest describes; angles: those used; complete: whether the projections cover the whole arc, or enough of it, short of
+    which the images are too low by about the part that lacks; frame_time_s: time stamp of the newest projection;
+    clipped_fraction: of the pixels of these projections, those too dark or too bright to measure; pushed: projections
+    come by then; axis_offset_mm: where the axis was taken to be.
     """
 
     images: tuple[np.ndarray, ...]
@@ -79,6 +80,10 @@ class Reconstructor(Protocol):
     def set_axis_offset(self, offset_mm: float) -> None: ...
 
     def estimate_axis(self) -> AxisEstimate: ...
+
+    def binned(self, points: int) -> BinnedFrames | None:
+        """Return the window's frames as a detector of about so many columns would have seen them, from raw counts."""
+        ...
 
     def push(self, block: ProjectionBlock) -> None: ...
 
