@@ -134,6 +134,6 @@ class Imaging:
             complete=sequence.covers_all(self._window.n_projections),
             frame_time_s=float(view.frame_times_s.max()),
             clipped_fraction=float(view.clipped.mean()),
-            pushed=view.pushed - (sequence.newest.view.end - view.end),
+            pushed=int(view.serials.max()) + 1,
             axis_offset_mm=shown.geometry.axis_offset_mm,
         )
