@@ -7,7 +7,7 @@ PEERS := .venv/.peers
 # One thread for each maths library: the session's own threads share the cores (docs/explanations/threads.md).
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs bench bench-live bench-recon clean setup
+.PHONY: demo test lint docs bench bench-live bench-recon bench-learning soak clean setup
 
 demo: $(READY)  ## The whole beamline in one command, about 90 seconds
 	$(BIN)/bluesky-jit demo $(ARGS)
@@ -24,13 +24,19 @@ lint: $(READY)  ## ruff, pyright and the import contracts
 docs: $(READY)  ## Reference pages that are made from the code
 	$(BIN)/python docs/make_reference.py
 
-bench: bench-live bench-recon  ## All benchmarks; figures go to docs/benchmarks
+bench: bench-live bench-recon bench-learning  ## All benchmarks; figures go to docs/benchmarks
 
 bench-live: $(READY)
 	$(BIN)/bluesky-jit bench live $(ARGS)
 
 bench-recon: $(PEERS)
 	$(BIN)/bluesky-jit bench recon $(ARGS)
+
+bench-learning: $(PEERS)
+	$(BIN)/bluesky-jit bench learning $(ARGS)
+
+soak: $(READY)  ## Ten minutes of learning with flat memory; ARGS="--seconds 60" for less
+	$(BIN)/bluesky-jit bench soak $(ARGS)
 
 setup: $(READY)
 

@@ -64,7 +64,7 @@ def draw_pictures(
     captions: Mapping[str, str] | None = None,
     unit: str = "1/mm",
 ) -> None:
-    """Draw rows of images (ny, nx), by row and column; all of a row have the grey values of its truth, or else its first."""
+    """Draw images (ny, nx) by row and column; a row has the grey values of its truth, or else of its first image."""
     plt = pyplot()
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     figure, axes = plt.subplots(

@@ -173,7 +173,7 @@ def _exposed(setup: Setup, phantom: Phantom, start_s: float) -> dict[str, np.nda
     }
 
 
-def slices(setup: Setup, heights: Sequence[float] = (-0.35, 0.2)) -> dict[str, Grid]:
+def slices(setup: Setup, heights: Sequence[float]) -> dict[str, Grid]:
     """Return whole slices, horizontal and upright, at parts of the field's half height and radius."""
     geometry = setup.geometry
     radius_mm, half_height_mm = geometry.cylinder_mm

@@ -11,12 +11,14 @@ import pytest
 
 pytestmark = pytest.mark.system
 
+TOOTH = Path(__file__).parents[3] / "shared" / "data" / "tooth.h5"
 
-def measure(family: str, folder: Path) -> dict[str, dict]:
+
+def measure(family: str, folder: Path, *options: str) -> dict[str, dict]:
     """Run the reduced pass of a family in a process of its own; return its figures by name."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EPICS_")}
     done = subprocess.run(
-        [sys.executable, "-m", "bluesky_jit.cli", "bench", family, "--quick", "--output", str(folder)],
+        [sys.executable, "-m", "bluesky_jit.cli", "bench", family, "--quick", "--output", str(folder), *options],
         cwd=folder.parent,
         env=environment,
         capture_output=True,
@@ -79,3 +81,54 @@ def test_the_recon_family_measures_what_it_promises(tmp_path: Path) -> None:
     assert "| axial slice 128² after each frame, 1 thread |" in (tmp_path / "out" / "recon.md").read_text()
     for name in ("recon", "recon-linear", "figure4"):
         assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keep recordings and curves for all families of learning, as a benchmark's user would."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.mark.timeout(200)
+def test_the_learning_family_says_how_soon_ours_passes_standard(tmp_path: Path, kept: Path) -> None:
+    figures = measure("learning", tmp_path / "out", "--cache", str(kept))
+    crossing = figures["unet-fast passes Standard at 0.1 s, experiment A"]
+    assert (crossing["unit"], crossing["floor"], crossing["goal"]) == ("s", 1.0, 0.25)
+    assert 0 < crossing["value"] <= 1.0
+    rates = figures["unet-fast: training, 1 thread"], figures["unet-fast: slices of 128², 1 thread"]
+    assert [(each["floor"], each["goal"]) for each in rates] == [(15_000, 20_000), (40, 73)]
+    assert figures["whole slices, PSNR, total variation"]["value"] > figures["whole slices, PSNR, raw (FDK)"]["value"]
+    assert "seconds" in json.loads((tmp_path / "out" / "learning.json").read_text())["curves"]["A-11-standard"]
+    for name in ("learning", "learning-slices"):
+        assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("family", "plot", "expected"),
+    [
+        ("table1", "table1", "t3: training, 1 thread"),
+        ("fig7", "fig7-unet-fast", "(c) zoom: ε of unet-fast"),
+        ("fig8", "fig8", "t3, experiment B, after 0.1 s"),
+        ("fig9", "fig9", "t3, experiment A, upright"),
+        # It draws what Fig. 10 has learnt, and so measures that as well.
+        ("fig11", "fig11", "T3 pretrained, after the jump"),
+    ],
+)
+def test_a_study_of_the_paper_is_one_command(family: str, plot: str, expected: str, tmp_path: Path, kept: Path) -> None:
+    options = () if family == "table1" else ("--cache", str(kept))
+    figures = measure(family, tmp_path / "out", *options)
+    assert expected in figures
+    assert f"| {expected} |" in (tmp_path / "out" / f"{family}.md").read_text()
+    assert (tmp_path / "out" / f"{plot}.png").read_bytes().startswith(b"\x89PNG")
+    if family == "fig11":
+        recovery = figures_in(tmp_path / "out" / "fig10.json")["ours, 640: recovery"]
+        assert (recovery["unit"], recovery["floor"], recovery["goal"]) == ("s", 1.0, 0.5)
+
+
+@pytest.mark.skipif(not TOOTH.exists(), reason="the tooth's scan is not part of the product")
+def test_a_real_scan_is_learnt_from_one_row_and_measured_on_another(tmp_path: Path) -> None:
+    figures = measure("tooth", tmp_path / "out", "--data", str(TOOTH))
+    after = figures["unet-fast, 0.2 s: α of patches of the unseen row"]
+    assert after["value"] < 1
+    assert (tmp_path / "out" / "tooth.png").read_bytes().startswith(b"\x89PNG")
