@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,8 +73,8 @@ class Step:
     def load_state_dict(self, state: dict[int, Any]) -> None:
         """Go on from what `state_dict` returned."""
         groups = self._optimiser.state_dict()["param_groups"]
-        self._optimiser.load_state_dict({"state": state, "param_groups": groups})
-        # It was given a copy.
+        # It would go on with the very tensors that it is given, and gives the learning rate a copy.
+        self._optimiser.load_state_dict({"state": deepcopy(state), "param_groups": groups})
         for group in self._optimiser.param_groups:
             group["lr"] = self._numbers[2]
 

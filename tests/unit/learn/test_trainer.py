@@ -242,6 +242,16 @@ def test_accuracy_is_unknown_before_the_first_step(scene):
     assert math.isnan(Trainer("fast").accuracy(scene.pairs(4, seed=0)))
 
 
+def test_two_trainers_that_go_on_from_one_state_do_not_touch_each_other(scene):
+    state = trained(scene, "fast", 5).state_dict()
+    first, second = Trainer("fast"), Trainer("fast")
+    first.load_state_dict(state)
+    go_on(first, scene, 5)
+    second.load_state_dict(state)
+    go_on(second, scene, 5)
+    assert same(first.snapshot(), second.snapshot())
+
+
 def test_measuring_accuracy_does_not_change_training(scene):
     watched, plain = Trainer("fast"), Trainer("fast")
     for step in range(10):
