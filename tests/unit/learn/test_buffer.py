@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from bluesky_jit.learn.buffer import PairBuffer, dihedral_permutations
+from bluesky_jit.learn.buffer import WAITING, PairBuffer, dihedral_permutations
 from bluesky_jit.messages import Pairs
 
 
@@ -71,16 +71,25 @@ def test_permutations_of_a_rectangle_keep_its_shape():
     assert ways[1].tolist() == [3, 4, 5, 0, 1, 2]
 
 
-def test_patches_are_drawn_in_all_eight_ways_the_same_for_u_v_and_all_slices():
+@pytest.mark.parametrize(("frames", "depth", "ways"), [(1, 1, 8), (3, 1, 8), (1, 3, 16), (3, 5, 16)])
+def test_patches_are_drawn_in_all_their_ways_the_same_for_u_v_planes_and_frames(frames, depth, ways):
     buffer = PairBuffer(1, seed=3)
-    u = np.random.default_rng(0).normal(size=(1, 3, 3, 4, 4)).astype(np.float32)
+    u = np.random.default_rng(0).normal(size=(1, frames, depth, 4, 4)).astype(np.float32)
     buffer.push(Pairs(u=u, v=u + 1))
-    drawn = buffer.sample(400)
+    drawn = buffer.sample(600)
     swapped = drawn.u[:, 0, 0, 0, 0] > drawn.v[:, 0, 0, 0, 0]
     lower = np.where(swapped[:, None, None, None, None], drawn.v, drawn.u)
-    wanted = {image.tobytes() for turn in range(4) for image in _both_ways(np.rot90(u[0], turn, axes=(2, 3)))}
-    assert {image.tobytes() for image in lower} == wanted
-    assert len(wanted) == 8
+    # Turned and flipped in the plane and turned over, but never with the last frame first.
+    wanted = {
+        image.tobytes()
+        for slab in (u[0], u[0, :, ::-1])
+        for turn in range(4)
+        for image in _both_ways(np.rot90(slab, turn, axes=(2, 3)))
+    }
+    drawn_ways = [image.tobytes() for image in lower]
+    assert set(drawn_ways) == wanted
+    assert len(wanted) == ways
+    assert min(drawn_ways.count(way) for way in wanted) > 600 / ways / 2
 
 
 def _both_ways(slab: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,26 +180,100 @@ def test_pairs_of_unlike_shape_and_a_buffer_without_room_are_refused():
     good = numbered(1, 2)
     with pytest.raises(ValueError, match="give both one shape"):
         PairBuffer(4, seed=0).push(Pairs(u=good.u, v=good.v[:1]))
-    with pytest.raises(ValueError, match=r"learn\.buffer is 0"):
-        PairBuffer(0, seed=0)
+    with pytest.raises(ValueError, match=r"learn\.buffer is -1"):
+        PairBuffer(-1, seed=0)
 
 
-def test_one_thread_may_push_while_another_samples():
-    buffer = PairBuffer(64, seed=0)
-    buffer.push(numbered(1, 64, size=20))
-    done = threading.Event()
+@pytest.mark.parametrize("capacity", [32, 320, 3])
+def test_one_lonely_pair_is_drawn_as_often_as_asked_for(capacity):
+    buffer = PairBuffer(capacity, seed=0)
+    buffer.push(numbered(7, 1))
+    assert set(numbers(buffer.sample(32))) == {7}
+    assert buffer.counts().picks_per_pair == 32
+
+
+def test_without_a_buffer_pairs_are_drawn_once_in_the_order_they_came():
+    buffer = PairBuffer(0, seed=0)
+    buffer.push(numbered(1, 5))
+    buffer.push(numbered(6, 4))
+    assert numbers(buffer.sample(4)).tolist() == [1, 2, 3, 4]
+    assert len(buffer) == 5
+    assert numbers(buffer.sample(32)).tolist() == [5, 6, 7, 8, 9]
+    with pytest.raises(ValueError, match="the buffer is empty"):
+        buffer.sample(1)
+    counts = buffer.counts()
+    assert (counts.buffered, counts.pushed, counts.sampled, counts.missed, counts.picks_per_pair) == (0, 9, 9, 0, 1.0)
+
+
+def test_without_a_buffer_pairs_that_nobody_draws_give_way_to_newer_ones_and_are_counted():
+    buffer = PairBuffer(0, seed=0)
+    for first in range(1, 1 + 3 * WAITING, 10):
+        buffer.push(numbered(first, 10))
+    pushed = buffer.counts().pushed
+    drawn = numbers(buffer.sample(2 * WAITING))
+    assert drawn.tolist() == list(range(pushed - WAITING + 1, pushed + 1))
+    assert buffer.counts().missed == pushed - WAITING
+
+
+def test_without_a_buffer_pairs_are_fresh_until_they_are_drawn():
+    buffer = PairBuffer(0, seed=0)
+    buffer.push(numbered(1, 4))
+    buffer.sample(2)
+    fresh = buffer.fresh()
+    assert fresh is not None
+    assert numbers(fresh).tolist() == [3, 4]
+    assert numbers(buffer.sample(9)).tolist() == [3, 4]
+    assert buffer.fresh() is None
+
+
+def test_new_pairs_are_wanted_while_there_is_room_and_then_as_often_as_old_ones_were_used():
+    buffer = PairBuffer(8, seed=0)
+    buffer.push(numbered(1, 7))
+    assert buffer.wants_pairs(4)
+    buffer.push(numbered(8, 3))
+    assert not buffer.wants_pairs(4)
+    buffer.sample(7)
+    assert not buffer.wants_pairs(4)
+    buffer.sample(1)
+    assert buffer.wants_pairs(4)
+    none = PairBuffer(0, seed=0)
+    assert none.wants_pairs(4)
+    none.push(numbered(1, 2))
+    assert not none.wants_pairs(4)
+    none.sample(2)
+    assert none.wants_pairs(4)
+
+
+@pytest.mark.parametrize("capacity", [0, 64])
+def test_one_thread_may_push_while_another_samples(capacity):
+    """Pairs whose halves do not belong together, or that are half an old and half a new one, would be seen at once."""
+    buffer = PairBuffer(capacity, seed=0)
+    drawn_all = threading.Event()
+    there_is_one = threading.Condition()
 
     def push() -> None:
-        for first in range(1, 2000, 32):
-            buffer.push(numbered(first, 32, size=20))
-        done.set()
+        first = 1
+        while not drawn_all.is_set():
+            with there_is_one:
+                buffer.push(numbered(first, 32, size=20))
+                there_is_one.notify()
+            first += 32
 
     pusher = threading.Thread(target=push)
     pusher.start()
-    torn = 0
-    while not done.is_set():
-        drawn = buffer.sample(32)
-        flat = drawn.u.reshape(32, -1)
-        torn += int(np.any(flat != flat[:, :1]) or np.any(drawn.u != -drawn.v))
-    pusher.join()
-    assert torn == 0
+    seen: list[int] = []
+    try:
+        for _ in range(60):
+            with there_is_one:
+                assert there_is_one.wait_for(lambda: len(buffer) > 0, timeout=30)
+            # Outside of the condition, so that pushes go on meanwhile.
+            drawn = buffer.sample(32)
+            flat = drawn.u.reshape(len(drawn), -1)
+            assert np.array_equal(flat, np.repeat(flat[:, :1], flat.shape[1], axis=1))
+            assert np.array_equal(drawn.u, -drawn.v)
+            seen += numbers(drawn).tolist()
+    finally:
+        drawn_all.set()
+        pusher.join()
+    if not capacity:
+        assert seen == sorted(set(seen)), "each pair once, in the order they came"
