@@ -229,6 +229,7 @@ def test_as_many_sums_as_seven_time_frames_take(entry):
     assert_parity(entry, jobs_on(noise_slots(), PATCHES, n_splits=26))
 
 
+@each(ANY)
 @pytest.mark.parametrize("n_splits", [1, 2])
 def test_no_projections_give_zeros(entry, n_splits):
     result = entry.make().run(jobs_on(noise_slots(), slots=[], n_splits=n_splits))
