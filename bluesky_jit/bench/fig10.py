@@ -87,7 +87,7 @@ def _figures(name: str, found: Curve, jump_s: float) -> list[Figure]:
     seconds, accuracy = np.array(found.seconds), np.array(found.accuracy["held-out"])
     last_before = int(np.searchsorted(seconds, jump_s))
     after, later = accuracy[last_before + 1 :], seconds[last_before + 1 :] - jump_s
-    recovered = _recovery(later, after)
+    recovered = recovery(later, after)
     worst = after[later <= max(WORST_WITHIN_S, float(later[0]))].max()
     ours = name == OURS
     return [
@@ -108,7 +108,7 @@ def _figures(name: str, found: Curve, jump_s: float) -> list[Figure]:
     ]
 
 
-def _recovery(later: np.ndarray, accuracy: np.ndarray) -> float:
+def recovery(later: np.ndarray, accuracy: np.ndarray) -> float:
     """Return after how many seconds accuracy is near its last value and stays so."""
     far = np.flatnonzero(accuracy > accuracy[-1] + NEAR)
     return float(later[far[-1] + 1]) if len(far) else 0.0
