@@ -22,17 +22,24 @@ POSITIVE = {
     "intake": ("queue_frames",),
     "tomo": ("turns", "memory_gb", "angles_per_turn", "saturation_counts", "workers"),
     "slices": ("voxel_mm", "size", "updates_per_s", "preview_size"),
-    "learn": ("batch", "patch", "buffer", "frame_spacing", "checkpoint_every_s"),
+    "learn": ("batch", "patch", "frame_spacing", "checkpoint_every_s"),
 }
 """Settings that must be above 0."""
 NOT_NEGATIVE = {
     "tomo": ("zinger_threshold", "air_columns", "delta_beta", "ring_width"),
-    "learn": ("unseen_every",),
+    "learn": ("buffer", "unseen_every"),
 }
 """Settings that must not be below 0, which leaves what they set out."""
 PARTS = {"tomo": ("filter_cutoff",)}
 """Settings that are a part of something: above 0 and at most 1."""
 HIGHEST_PORT = 65535
+FEWEST_SPLITS = 2
+"""One to learn from and one to learn."""
+REGION_NUMBERS = {
+    "cylinder": ("radius", "low end", "high end"),
+    "box": ("x low", "y low", "z low", "x high", "y high", "z high"),
+}
+"""What the numbers of learn.region_mm are, for each kind of learn.region that takes any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +163,17 @@ class LearnSettings:
     """Pairs in a training batch."""
     patch: int = 20
     """Points along each side of a training patch."""
+    region: Literal["sample", "field", "cylinder", "box"] = "sample"
+    """What patches are taken from. `sample`: an upright cylinder around the sample, looked for in the projections again
+    and again. `field`: all that every projection sees. `cylinder`, `box`: as `learn.region_mm` says."""
+    region_mm: tuple[float, ...] = ()
+    """`cylinder`: its radius around the axis, its low and its high end; `box`: x, y and z of its lowest corner, then of
+    its highest. Otherwise empty."""
     buffer: int = 640
-    """Pairs kept for training."""
+    """Pairs kept for training. 0: each is trained on once, as it comes."""
+    splits: int = 2
+    """Parts that projections are dealt to in turn; each makes an image by itself. Of more than 2, a network learns to
+    predict the mean of the others from one, which is noisier."""
     frame_spacing: int = 60
     """Projections between the time frames of presets that look at several; a multiple of the number of splits."""
     unseen_every: int = 4
@@ -259,7 +275,7 @@ class Settings:
 
     def changed(self, changes: Mapping[str, Mapping[str, Any]], *, origin: str = "keywords") -> Settings:
         """Return settings with some values replaced, `{"learn": {"seed": 3}}`; origin: named when they do not fit."""
-        return _merge(self, changes, origin)
+        return _consistent(_merge(self, changes, origin))
 
 
 def load_settings(
@@ -278,7 +294,17 @@ def load_settings(
     if path:
         settings = _merge(settings, _read_toml(Path(path)), str(path))
     settings = _merge(settings, _from_environment(environment), "environment")
-    return _merge(settings, changes, "keywords")
+    return _consistent(_merge(settings, changes, "keywords"))
+
+
+def _consistent(settings: Settings) -> Settings:
+    """Return the settings; raise ValueError where one does not fit another."""
+    learn = settings.learn
+    names = REGION_NUMBERS.get(learn.region, ())
+    if len(learn.region_mm) != len(names):
+        wanted = f"{len(names)} numbers: {', '.join(names)}" if names else "none"
+        raise ValueError(f"learn.region_mm is {learn.region_mm} and learn.region {learn.region}: give {wanted}")
+    return settings
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -338,6 +364,8 @@ def _require_fit(section: str, key: str, value: Any, place: str) -> None:
         raise ValueError(f"{place} is {value}: give a number above 0, or 0 to leave it out")
     if key in PARTS.get(section, ()) and not 0 < value <= 1:
         raise ValueError(f"{place} is {value}: give a number above 0 and at most 1")
+    if (section, key) == ("learn", "splits") and value < FEWEST_SPLITS:
+        raise ValueError(f"{place} is {value}: give at least {FEWEST_SPLITS}, for a network learns one from the other")
     if key.endswith("_port") and not 0 <= value <= HIGHEST_PORT:
         raise ValueError(f"{place} is {value}: give a port from 0 to {HIGHEST_PORT}")
 

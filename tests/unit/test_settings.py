@@ -96,3 +96,19 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder"):
         load_settings(tmp_path, environment={})
+
+
+def test_a_region_takes_the_numbers_that_describe_it() -> None:
+    learn = load_settings(environment={}, learn={"region": "cylinder", "region_mm": "20,-5,8"}).learn
+    assert (learn.region, learn.region_mm) == ("cylinder", (20.0, -5.0, 8.0))
+    with pytest.raises(
+        ValueError, match=r"learn.region_mm is \(1.0, 2.0\) and learn.region box: give 6 numbers: x low"
+    ):
+        load_settings(environment={}, learn={"region": "box", "region_mm": [1, 2]})
+    with pytest.raises(ValueError, match=r"learn.region_mm is \(1.0,\) and learn.region sample: give none"):
+        Settings().changed({"learn": {"region_mm": (1,)}})
+
+
+def test_a_network_needs_two_splits_to_learn_one_from_the_other() -> None:
+    with pytest.raises(ValueError, match=r"learn\.splits is 1: give at least 2"):
+        load_settings(environment={}, learn={"splits": 1})
