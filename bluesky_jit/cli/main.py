@@ -22,6 +22,7 @@ BENCH_FAMILIES: dict[str, tuple[str, ...]] = {
     "fig10": ("cache", "jump"),
     "fig11": ("cache", "jump"),
     "tooth": ("data",),
+    "soak": ("cache", "seconds"),
 }
 """What can be measured, and which options it takes besides --quick and --output."""
 
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--jump", type=float, metavar="SECONDS", help="fig10, fig11: when patches move (default: 60)")
     bench.add_argument("--data", type=Path, metavar="FILE", help="tooth: the scan (default: BLUESKY_JIT_TOOTH)")
+    bench.add_argument("--seconds", type=float, help="soak: how long (default: 600)")
     bench.set_defaults(command=_bench)
     return parser
 
@@ -155,7 +157,7 @@ def _reconstruct(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     from importlib import import_module
 
-    given = {name: getattr(options, name) for name in ("cache", "jump", "data")}
+    given = {name: getattr(options, name) for name in ("cache", "jump", "data", "seconds")}
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if name not in BENCH_FAMILIES[options.family]:
