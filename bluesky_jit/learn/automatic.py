@@ -38,7 +38,7 @@ class Pace:
     """Say what the session is to keep up with, as measured.
 
     updates_per_s: wanted updates of the shown slices; slice_shapes: theirs, (ny, nx) each; slice_s: what reconstructing
-    them takes, without neighbours; pairs_per_s: pairs that can be made in a second, of the shape that is tried with;
+    them takes, without neighbours; pairs_per_s: pairs that are made in a second, of the shape that is tried with;
     window_s: how long the projections of one window take to come.
     """
 

@@ -14,8 +14,8 @@ from bluesky_jit.messages import Pairs
 logger = logging.getLogger(__name__)
 
 TRIAL_STEPS = 100
-"""Steps that both take before they are compared: a fresh network of the fast presets has learnt most of what it will by
-then, and an untrained one would lose against anything. They cost 0.2 s of one core."""
+"""Steps that both take before they are compared: an untrained network would lose against anything. The second network
+costs 0.2 s of one core in these."""
 JUDGED = 8
 """Held-out batches, the newest, that the comparison is made on."""
 
