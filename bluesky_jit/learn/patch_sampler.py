@@ -92,12 +92,13 @@ class PatchSampler:
         """Return the grids of a batch to train on, none of which touches the guard region."""
         return self._train(self._train_rng, self._shown)
 
-    def held_out(self) -> tuple[Grid, ...]:
+    def held_out(self, *, anywhere: bool = False) -> tuple[Grid, ...]:
         """Return the grids of a batch within the guard region, in the slices on show where they cross it.
 
         Their columns run along the guard. Where it is thinner than a patch they have fewer rows and more columns.
+        anywhere: all over the guard instead, turned at random.
         """
-        return self._held_out(self._held_out_rng, self._shown)
+        return self._held_out(self._held_out_rng, () if anywhere else self._shown)
 
     def _guard_across(self, region: Region) -> Guard:
         """Make the guard: as thick as patches need, but no more of a small region than the shortest patches do."""

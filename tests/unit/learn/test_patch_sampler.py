@@ -167,6 +167,14 @@ def test_held_out_patches_lie_in_the_slices_on_show():
         assert min(distance_to(slice_, grid) for slice_ in slices) <= 2.5 * VOXEL_MM
 
 
+def test_held_out_patches_may_lie_anywhere_in_the_guard():
+    drawn = sampler()
+    grids = many(lambda: drawn.held_out(anywhere=True), 20)
+
+    assert min(distance_to(slice_, grid) for slice_ in orthogonal_slices() for grid in grids) == np.inf
+    assert all(np.all(abs(drawn.guard.distances(grid.points())) <= drawn.guard.thickness_mm / 2) for grid in grids)
+
+
 @pytest.mark.parametrize("z_mm", [-30, -15, 0, 15, 30])
 def test_the_guard_crosses_horizontal_slices_at_every_height(z_mm):
     shown = Grid.slice_xy(z_mm=z_mm, voxel_mm=VOXEL_MM, shape=(180, 180))
