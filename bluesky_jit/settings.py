@@ -156,19 +156,21 @@ class LearnSettings:
     enabled: bool = True
     """Without learning there are raw slices only."""
     preset: str = "unet-fast"
-    """A network and its recipe: `unet-fast` or `fast`."""
+    """A network and its recipe, or `auto`: several are tried, and the best goes on."""
     seed: int = 0
     """Of the weights, patches and batches."""
     batch: int = 32
     """Pairs in a training batch."""
-    patch: int = 20
-    """Points along each side of a training patch."""
+    patch: int | None = None
+    """Points along each side of a training patch; None: the preset's."""
     region: Literal["sample", "field", "cylinder", "box"] = "sample"
     """What patches are taken from. `sample`: an upright cylinder around the sample, looked for in the projections again
     and again. `field`: all that every projection sees. `cylinder`, `box`: as `learn.region_mm` says."""
     region_mm: tuple[float, ...] = ()
     """`cylinder`: its radius around the axis, its low and its high end; `box`: x, y and z of its lowest corner, then of
     its highest. Otherwise empty."""
+    patches: Literal["mixed", "near", "whole"] = "mixed"
+    """Where patches lie: near the slices on show, in the whole region, or mixed, a quarter in the whole region."""
     buffer: int = 640
     """Pairs kept for training. 0: each is trained on once, as it comes."""
     splits: int = 2
@@ -184,6 +186,9 @@ class LearnSettings:
     """Folder for checkpoints of the training, one folder in it for each run; empty: none are written."""
     checkpoint_every_s: float = 60.0
     """Seconds between two checkpoints."""
+    segment: bool = False
+    """Whether to learn also which points of the XY slice belong to the denser of two classes, and to publish that as
+    `Segmentation`; training then shares its time between two networks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

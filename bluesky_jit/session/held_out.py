@@ -7,8 +7,8 @@ class HeldOutWindows:
     """Say up to which projection training pairs may be made, and when a window of unseen projections has come.
 
     A cut freezes the windows that pairs are made from; when `reach` more projections have come, a window holds none
-    that was trained on. Then the network is judged, and the cut is lifted. One window in `every` passes like that, the
-    first one at once. Numbers are acquisition numbers; one thread asks.
+    that was trained on. Then the network is judged, and the cut is lifted. One window in `every` passes like that, one
+    in two after the network has failed. Numbers are acquisition numbers; one thread asks.
     """
 
     def __init__(self, *, reach: int, every: int) -> None:
@@ -17,6 +17,7 @@ class HeldOutWindows:
         self._every = every
         self._cut: int | None = None
         self._judged_at: int | None = None
+        self._next_cut: int | None = None
         self.trained_to = -1
         """The newest projection that any training pair was made of."""
 
@@ -25,22 +26,28 @@ class HeldOutWindows:
         """Say whether newer projections than those trained on are being kept back."""
         return self._cut is not None
 
-    def until(self, newest: int) -> int:
-        """Return where the windows of the next training pairs end, which counts as trained on from now on."""
-        if self._cut is None and self._is_time(newest, self._every - 1):
+    def until(self, newest: int, *, worth_judging: bool = True) -> int:
+        """Return where the windows of the next training pairs end, which counts as trained on from now on.
+
+        worth_judging: whether a cut may begin; to judge a network that has hardly begun to learn would cost a window.
+        """
+        due = self._every > 0 and (self._next_cut is None or newest >= self._next_cut)
+        if self._cut is None and due and worth_judging:
             self._cut = max(newest, self.trained_to)
         until = newest if self._cut is None else self._cut
         self.trained_to = max(self.trained_to, until)
         return until
 
     def is_unseen(self, newest: int) -> bool:
-        """Say whether the newest window holds nothing that was trained on, and is not yet judged."""
-        return self.trained_to >= 0 and newest - self.trained_to >= self._reach and self._is_time(newest, 1)
+        """Say whether the newest window holds nothing that was trained on, nor of the last one that was judged."""
+        known = self.trained_to if self._judged_at is None else max(self.trained_to, self._judged_at)
+        return self._every > 0 and self.trained_to >= 0 and newest - known >= self._reach
 
-    def judged(self, newest: int) -> None:
+    def judged(self, newest: int, *, passed: bool = True) -> None:
         """Lift the cut: a window that ended at `newest` has been judged."""
         self._cut, self._judged_at = None, newest
+        self._next_cut = newest + ((self._every if passed else min(self._every, 2)) - 1) * self._reach
 
-    def _is_time(self, newest: int, windows: int) -> bool:
-        """Say whether so many windows have passed since the last one that was judged."""
-        return self._every > 0 and (self._judged_at is None or newest - self._judged_at >= windows * self._reach)
+    def lift(self) -> None:
+        """Lift the cut without a judgement; the next one begins as soon as it is worth it."""
+        self._cut = self._next_cut = None

@@ -205,7 +205,7 @@ class Intake:
             )
         if session.settings.learn.enabled:
             try:
-                run.start_learning()
+                run.start_learning(session.report)
             except ValueError as error:
                 run.learning_problem = f"nothing is learned here, slices stay raw: {error}"
                 session.report(Problem(text=run.learning_problem, run_uid=run.uid))

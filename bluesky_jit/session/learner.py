@@ -1,79 +1,125 @@
-"""What the pairs and trainer stages share: pairs are made in one thread, learned from in another."""
+"""What the pairs and trainer stages share of one run: pairs are made in one thread, learned from in another."""
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
-import time
+from collections.abc import Callable
 
+from bluesky_jit.learn.automatic import Pace
 from bluesky_jit.learn.buffer import PairBuffer
-from bluesky_jit.learn.noise2inverse import PatchSampler, make_pairs
-from bluesky_jit.learn.quality import JumpDetector, Readiness
-from bluesky_jit.learn.region import field_cylinder
-from bluesky_jit.learn.trainer import Trainer
+from bluesky_jit.learn.noise2inverse import PatchSampler
+from bluesky_jit.learn.presets import preset_named
+from bluesky_jit.learn.region_finder import RegionFinder
+from bluesky_jit.learn.segmenter import Segmenter
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Learning, Pairs
+from bluesky_jit.session.choosing import AUTO, Choosing, Chosen, depth_of
 from bluesky_jit.session.couplings import Latest
+from bluesky_jit.session.held_out import HeldOutWindows
+from bluesky_jit.session.judging import Doubt, Judging, smoothed
+from bluesky_jit.session.model_files import ModelFiles
+from bluesky_jit.session.pair_making import PairMaking
+from bluesky_jit.session.rates import Rates
 from bluesky_jit.settings import LearnSettings
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
-logger = logging.getLogger(__name__)
-
-HELD_OUT_EVERY = 20
-"""Training batches between two batches of the guard region: about one in twenty is spent on telling how good it is."""
-
-PICKS_PER_PAIR = 4
-"""How often a pair is trained on, on average, once the buffer is full. Pairs made as fast as they can be cost the
-trainer its core: two busy cores took 107 steps a second so, and 335 with this limit (docs/explanations/learning.md)."""
-
 SNAPSHOT_EVERY = 20
 """Steps between two snapshots of the weights: some twenty a second, more often than slices are shown."""
 
-RATE_SMOOTHING = 0.05
-"""Share of a new value in the running figures (accuracy, loss) that people read."""
+TRIAL_BUFFER = 640
+"""Pairs kept while presets are tried: between the bounds of what is chosen then."""
+
+TRIAL_PATCH = 20
+"""Points along each side of patches while presets are tried: what all that are tried have."""
+
+WHOLE_FRACTIONS = {"mixed": 0.25, "near": 0.0, "whole": 1.0}
+"""Parts of the patches that come from the whole region."""
 
 
 class Learner:
-    """Learn to denoise one run. `make_batch` belongs to the pairs stage, `train` to the trainer stage."""
+    """Learn to denoise one run. `make_batch` belongs to the pairs stage, `train` and `judge` to the trainer stage."""
 
-    def __init__(self, settings: LearnSettings, geometry: Geometry, voxel_mm: float) -> None:
-        if settings.buffer < settings.batch:
+    def __init__(
+        self,
+        settings: LearnSettings,
+        geometry: Geometry,
+        voxel_mm: float,
+        *,
+        windows: HeldOutWindows,
+        files: ModelFiles,
+        pace: Callable[[float], Pace],
+    ) -> None:
+        """Begin; pace: what has to be kept up with, given the pairs that are made in a second."""
+        if 0 < settings.buffer < settings.batch:
             raise ValueError(
                 f"learn.buffer is {settings.buffer} and learn.batch {settings.batch}: give room for at least a batch"
             )
         self._settings = settings
-        self._sampler = PatchSampler(
-            field_cylinder(geometry),
-            voxel_mm=voxel_mm,
-            patch=settings.patch,
-            batch=settings.batch,
-            seed=settings.seed,
-        )
-        self._buffer = PairBuffer(settings.buffer, seed=settings.seed)
-        self._trainer = Trainer(settings.preset, seed=settings.seed)
-        self._readiness = Readiness()
-        self._jump = JumpDetector()
-        self._held_out: Latest[Pairs] = Latest()
-        self._batches = 0
+        self._geometry = geometry
+        self._voxel_mm = voxel_mm
+        self._windows = windows
+        self._files = files
         self._resets = threading.Event()
-        self._accuracy = math.nan
+        self._rates = Rates("pushed", "sampled", "steps")
+        self._steps = 0
         self._loss = math.nan
-        self._rate = 0.0
-        self._rate_from = (time.monotonic(), 0)
+        self._segmenter = Segmenter(seed=settings.seed) if settings.segment else None
+        self._judging = Judging(splits=settings.splits)
+        self._choosing = Choosing(
+            settings.preset,
+            seed=settings.seed,
+            pace=lambda: pace(self._rates["pushed"]),
+            nearest=files.nearest,
+        )
+        self._making = self._make_making()
+        self.doubts: Latest[Doubt] = Latest()
+        """What was taken away from whole slices, to be shown."""
         self.weights: Weights | None = None
         """The newest snapshot: replaced, never changed."""
+        self.segmentation: Weights | None = None
+        """The newest snapshot of the network that segments, once it does better than a threshold."""
+        if settings.preset != AUTO:
+            windows.trained_to = files.resume(self._choosing.model)
+
+    def _make_making(self, chosen: Chosen | None = None) -> PairMaking:
+        """Make what makes pairs, for the preset of the settings or the one that was chosen."""
+        settings = self._settings
+        preset = chosen.preset if chosen else None if settings.preset == AUTO else preset_named(settings.preset)
+        capacity = TRIAL_BUFFER if preset is None else settings.buffer
+        fraction = WHOLE_FRACTIONS[settings.patches]
+        if chosen and chosen.buffer is not None:
+            capacity = chosen.buffer
+        if chosen and chosen.whole_fraction is not None:
+            fraction = chosen.whole_fraction
+        depth = preset.depth if preset else depth_of(AUTO)
+        patch = settings.patch or (preset.patch if preset else TRIAL_PATCH)
+        finder = RegionFinder(settings, self._geometry, patch_mm=patch * self._voxel_mm)
+        sampler = PatchSampler(
+            finder.region,
+            voxel_mm=self._voxel_mm,
+            patch=patch,
+            batch=settings.batch,
+            depth=depth,
+            seed=settings.seed,
+            whole_fraction=fraction,
+        )
+        # Views of unequal noise, of more than two splits, are not to change places.
+        buffer = PairBuffer(capacity, seed=settings.seed, swap=settings.splits == 2)
+        return PairMaking(finder, sampler, buffer, self._windows, depth=depth, seed=settings.seed)
+
+    # ── anybody's ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def ready(self) -> bool:
         """Whether the denoised slice has been shown to beat the raw one."""
-        return self._readiness.ready and self.weights is not None
+        return self._judging.readiness.ready and self.weights is not None
 
     @property
     def accuracy(self) -> float:
-        return self._accuracy
+        return self._judging.accuracy
 
     def reset(self) -> None:
         """Ask for a fresh start: new weights, an empty buffer."""
@@ -81,100 +127,162 @@ class Learner:
 
     def flush(self) -> None:
         """Empty the buffer; the weights stay."""
-        self._buffer.flush()
+        self._making.buffer.flush()
 
     def learning(self, *, paused: bool) -> Learning:
         """Return what people are told."""
-        counts = self._buffer.counts()
+        counts, judging, model = self._making.buffer.counts(), self._judging, self._choosing.model
+        residual = judging.residual
         return Learning(
-            step=self._trainer.step,
+            step=model.step,
             loss=self._loss,
-            accuracy=self._accuracy,
-            held_out=self._readiness.held_out,
+            accuracy=judging.accuracy,
+            held_out=judging.held_out,
+            unseen=judging.unseen,
+            whole_slice=judging.whole_slice,
+            residual_variance=residual.variance_ratio if residual else math.nan,
+            residual_correlation=residual.correlation if residual else math.nan,
+            residual_verdict=residual.verdict if residual else "",
+            drift=judging.drift,
+            jumps=judging.jumps,
+            refused=model.refused,
             ready=self.ready,
-            reason="learning is paused" if paused else self._readiness.reason,
-            preset=self._settings.preset,
+            reason=f"learning is paused; {judging.readiness.reason}" if paused else judging.readiness.reason,
+            preset=model.preset.name,
+            chosen=self._choosing.reason,
             pairs=counts.pushed,
             buffered=counts.buffered,
             picks_per_pair=counts.picks_per_pair,
-            steps_per_s=self._rate,
+            pairs_per_s=self._rates["pushed"],
+            samples_per_s=self._rates["sampled"],
+            steps_per_s=self._rates["steps"],
             paused=paused,
         )
 
-    def make_batch(self, reconstruction: Reconstructor, shown: tuple[Grid, ...]) -> bool:
-        """Make a batch of training pairs, and now and then one of the guard region; return whether one was wanted."""
-        if self._has_enough():
-            return False
-        self._sampler.show(shown)
-        splits = reconstruction.pairs(self._sampler.train())
-        if splits is None:
-            return False
-        self._buffer.push(make_pairs(splits))
-        if self._batches % HELD_OUT_EVERY == 0:
-            held_out = reconstruction.pairs(self._sampler.held_out())
-            if held_out is not None:
-                self._held_out.put(make_pairs(held_out))
-        self._batches += 1
-        return True
+    # ── the pairs stage's ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _has_enough(self) -> bool:
-        """Tell whether the buffer is full of pairs that the trainer has not yet made use of."""
-        counts, capacity = self._buffer.counts(), self._settings.buffer
-        return counts.buffered >= capacity and counts.sampled < PICKS_PER_PAIR * (counts.pushed - capacity)
+    def make_batch(self, reconstruction: Reconstructor, shown: dict[str, Grid], *, train: bool = True) -> bool:
+        """Make the next pairs, to train on or to judge by; return whether any were wanted."""
+        return self._making.make(reconstruction, shown, train=train)
+
+    # ── the trainer stage's ──────────────────────────────────────────────────────────────────────────────────────────
 
     def train(self) -> bool:
         """Take one step and judge the result; return False when there is nothing to learn from yet."""
         if self._resets.is_set():
             self._start_afresh()
-        if len(self._buffer) < self._settings.batch:
-            return False
+        judged = self.judge()
         self._watch_incoming()
-        loss = self._trainer.train_step(self._buffer.sample(self._settings.batch))
-        self._loss = _smoothed(self._loss, loss)
-        held_out = self._held_out.take()
-        if held_out is not None:
-            self._readiness.update(self._trainer.accuracy(held_out))
-        if self._trainer.step % SNAPSHOT_EVERY == 0:
-            self.weights = self._trainer.snapshot()
-            self._measure_rate()
+        making, batch = self._making, self._settings.batch
+        if len(making.buffer) < batch:
+            return judged
+        self._loss = smoothed(self._loss, self._choosing.train_step(making.buffer.sample(batch)))
+        self._steps += 1
+        self._segment()
+        settled = self._choosing.settled()
+        if settled is not None:
+            self._adopt(settled)
+        if self._steps % SNAPSHOT_EVERY == 0 or settled is not None:
+            self._take_snapshot()
         return True
+
+    def judge(self, *, learning: bool = True) -> bool:
+        """Judge by what the pairs stage has made to judge by; return whether there was anything.
+
+        learning: whether the weights change; while they do not, figures do not grow old.
+        """
+        making, judging, choosing = self._making, self._judging, self._choosing
+        counts = making.buffer.counts()
+        self._rates.update(pushed=counts.pushed, sampled=counts.sampled, steps=self._steps)
+        if making.guard_moved.is_set():
+            making.guard_moved.clear()
+            making.guard.take()
+            judging.guard_has_moved()
+        guard, unseen, whole = making.guard.take(), making.unseen.take(), making.whole.take()
+        if guard is not None:
+            choosing.judge(guard)
+            self._judge_segmentation(guard)
+        has_learned = choosing.model.step > 0
+        if choosing.is_trying:
+            judging.readiness.reset("presets are being compared")
+        elif guard is not None and has_learned:
+            judging.guard(choosing.model, guard)
+        wholes = [whole] if whole is not None else []
+        if unseen is not None:
+            if self.weights is not None:
+                judging.unseen_window(choosing.model, self.weights, unseen)
+                wholes += unseen.slices
+            unseen.passed.put(judging.passed_unseen)
+        for one in wholes:
+            if self.weights is not None:
+                self.doubts.put(judging.whole(self.weights, one))
+        judging.show(making.shown)
+        judging.readiness.judge(learning=learning)
+        making.worth_judging = judging.promising
+        return guard is not None or unseen is not None or whole is not None
+
+    def finish(self) -> None:
+        """Keep what was learned, once the run has ended, if slices were denoised with it to the end."""
+        weights = self.weights
+        if weights is None or not self.ready:
+            return
+        judging = self._judging
+        figures = {
+            "accuracy": judging.accuracy,
+            "held_out": judging.held_out,
+            "unseen": judging.unseen,
+            "whole_slice": judging.whole_slice,
+        }
+        self._files.keep(weights, preset_named(weights.preset), figures)
 
     def _watch_incoming(self) -> None:
         """Judge pairs before they are trained on; when they jump, the old ones are of no use any more."""
-        fresh = self._buffer.fresh()
-        if fresh is None:
+        making = self._making
+        held_back = making.incoming.take()
+        fresh = making.buffer.fresh()
+        pairs = held_back if making.is_cut else fresh
+        if pairs is None or self._choosing.is_trying or not self._judging.incoming(self._choosing.model, pairs):
             return
-        accuracy = self._trainer.accuracy(fresh)
-        if not math.isfinite(accuracy):
-            return
-        self._accuracy = _smoothed(self._accuracy, accuracy)
-        if self._jump.update(accuracy):
-            logger.info("the data changed abruptly (accuracy of new pairs %.3f): the buffer is emptied", accuracy)
-            self._readiness.reset("the data changed abruptly: learning it")
-            self._held_out.take()
-            self._buffer.flush()
-            self._buffer.push(fresh)
+        making.guard.take()
+        making.buffer.flush()
+        if not making.is_cut:
+            making.buffer.push(pairs)
             # They were judged a moment ago.
-            self._buffer.fresh()
-            self._trainer.restart_average()
+            making.buffer.fresh()
+        # Nothing is to be kept back from now on.
+        making.jumped.set()
+        self._choosing.model.restart_average()
+
+    def _segment(self) -> None:
+        """Let the network that segments take a step, too."""
+        if self._segmenter is not None:
+            self._segmenter.train_step(self._making.buffer.sample(self._settings.batch))
+
+    def _judge_segmentation(self, held_out: Pairs) -> None:
+        """Show a segmentation as long as it misses fewer labels, of pairs never trained on, than a threshold does."""
+        if self._segmenter is not None:
+            better = self._segmenter.accuracy(held_out) < 1
+            self.segmentation = self._segmenter.snapshot() if better else None
+
+    def _adopt(self, chosen: Chosen) -> None:
+        """Go on with what was chosen, with pairs of its shape."""
+        if chosen.buffer is not None:
+            self._making = self._make_making(chosen)
+        self._judging.start_afresh("waiting for a held-out accuracy of what was chosen")
+
+    def _take_snapshot(self) -> None:
+        if self._choosing.is_trying:
+            return
+        self.weights = self._choosing.model.snapshot()
+        self._files.checkpoint(self._choosing.model, self._windows.trained_to)
 
     def _start_afresh(self) -> None:
         self._resets.clear()
-        self._trainer.reset()
-        self._buffer.flush()
-        self._readiness.reset("learning was started afresh")
-        self._jump.reset()
-        self._held_out.take()
-        self._accuracy = self._loss = math.nan
+        self._choosing.start_afresh()
+        if self._segmenter is not None:
+            self._segmenter.reset()
+        self.segmentation = None
+        self._making = self._make_making()
+        self._judging.start_afresh("learning was started afresh")
+        self._loss = math.nan
         self.weights = None
-
-    def _measure_rate(self) -> None:
-        now, step = time.monotonic(), self._trainer.step
-        since, from_step = self._rate_from
-        if now - since >= 1.0:
-            self._rate = max(0, step - from_step) / (now - since)
-            self._rate_from = (now, step)
-
-
-def _smoothed(old: float, new: float) -> float:
-    return new if math.isnan(old) else old + RATE_SMOOTHING * (new - old)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from bluesky_jit.messages import Problem
+import numpy as np
+
+from bluesky_jit.messages import Problem, Update
+from bluesky_jit.session.judging import Doubt
 from bluesky_jit.session.learner import Learner
 from bluesky_jit.session.run import LiveRun
 
@@ -15,7 +20,13 @@ if TYPE_CHECKING:
 BREATH_S = 0.005
 """Pause while the other stage is awaited: less than a training step takes."""
 IDLE_S = 0.1
-"""Pause while there is no run to learn from."""
+"""Pause while there is no run to learn from, or after pairs that nothing can be learned from."""
+PAUSED_S = 1.0
+"""Between two batches to judge by while training is paused: denoised slices go on being judged."""
+
+
+DOUBT_OF = "XY"
+"""The slice whose doubt is shown, as its residual is; the others are judged as well."""
 
 
 class PairMaker:
@@ -23,6 +34,7 @@ class PairMaker:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._next_s = 0.0
 
     def loop(self) -> None:
         repeat_while_learning(self._session, self._make)
@@ -30,31 +42,84 @@ class PairMaker:
     def _make(self, run: LiveRun, learner: Learner) -> bool:
         if run.reconstruction is None or not run.reconstruction.complete:
             return False
-        shown = tuple(run.shown_grids(self._session.positions_mm).values())
-        return learner.make_batch(run.reconstruction, shown)
+        train = not self._session.paused
+        if not train and time.monotonic() < self._next_s:
+            return False
+        self._next_s = time.monotonic() + PAUSED_S
+        return learner.make_batch(run.reconstruction, run.shown_grids(self._session.positions_mm), train=train)
 
 
 class Training:
-    """Train on the buffer for as long as a run lasts."""
+    """Train on the buffer for as long as a run lasts, and judge what was learned."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def loop(self) -> None:
-        repeat_while_learning(self._session, lambda _, learner: learner.train())
+        repeat_while_learning(self._session, self._train, Learner.finish)
+
+    def _train(self, run: LiveRun, learner: Learner) -> bool:
+        worked = learner.judge(learning=False) if self._session.paused else learner.train()
+        doubt = learner.doubts.take()
+        if doubt is not None and doubt.whole.name == DOUBT_OF and learner.ready:
+            self._session.published(_update(run, doubt, self._session.update_number))
+        return worked
 
 
-def repeat_while_learning(session: Session, work: Callable[[LiveRun, Learner], bool]) -> None:
-    """Do a piece of work again and again; it says whether there was any. What cannot be learned from is left out."""
+def repeat_while_learning(
+    session: Session,
+    work: Callable[[LiveRun, Learner], bool],
+    finish: Callable[[Learner], None] = lambda learner: None,
+) -> None:
+    """Do a piece of work again and again; it says whether there was any. What cannot be learned from is left out.
+
+    finish: what is done with a run's learner when the run has ended.
+    """
+    learner: Learner | None = None
+    told: set[str] = set()
     while not session.stopping.is_set():
         run = session.run
-        if run is None or run.learner is None or run.closed or session.paused:
+        current = run.learner if run is not None and not run.closed else None
+        if current is not learner:
+            if learner is not None:
+                finish(learner)
+            learner, told = current, set()
+        if run is None or current is None:
             session.stopping.wait(IDLE_S)
             continue
         try:
-            worked = work(run, run.learner)
+            if not work(run, current):
+                session.stopping.wait(BREATH_S)
         except ValueError as error:
-            session.report(Problem(text=f"pairs were left out of learning: {error}", run_uid=run.uid))
-            worked = False
-        if not worked:
-            session.stopping.wait(BREATH_S)
+            text = f"pairs were left out of learning: {error}"
+            # Once for each kind: figures differ from batch to batch.
+            kind = re.sub(r"\d+", "#", text)
+            if kind not in told:
+                told.add(kind)
+                session.report(Problem(text=text, run_uid=run.uid))
+            session.stopping.wait(IDLE_S)
+    if learner is not None:
+        finish(learner)
+
+
+def _update(run: LiveRun, doubt: Doubt, number: int) -> Update:
+    """Return the map of a slice's doubt, beside the newest update of the slices when it was made."""
+    whole, made = doubt.whole, doubt.whole.shown
+    return Update(
+        run_uid=run.uid,
+        number=number,
+        slice_name=whole.name,
+        kind="doubt",
+        grid=whole.grid,
+        image=np.ascontiguousarray(doubt.figure.doubt[None]),
+        angles=made.angles,
+        turn=made.pushed // run.angles_per_turn,
+        flats=run.flats,
+        frame_time_s=made.frame_time_s,
+        made_time_s=time.time(),
+        axis_offset_mm=made.axis_offset_mm,
+        preset=doubt.preset,
+        weights_step=doubt.weights_step,
+        accuracy=run.learner.accuracy if run.learner else float("nan"),
+        ready=run.learner.ready if run.learner else False,
+    )

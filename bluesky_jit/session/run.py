@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bluesky_jit.intake.angle_unit import AngleUnit
@@ -13,8 +15,20 @@ from bluesky_jit.intake.setup import (
     planned_arc_rad_of,
     window_length_of,
 )
-from bluesky_jit.messages import ProjectionBlock, RunStart, RunStop
+from bluesky_jit.learn.automatic import Pace
+from bluesky_jit.learn.fingerprint import Fingerprint
+from bluesky_jit.learn.presets import Preset
+from bluesky_jit.messages import Problem, ProjectionBlock, RunStart, RunStop
+from bluesky_jit.session.held_out import HeldOutWindows
 from bluesky_jit.session.learner import Learner
+from bluesky_jit.session.learning_setup import (
+    Sequences,
+    first_possible,
+    reach_of,
+    require_frames,
+    sequences_of,
+)
+from bluesky_jit.session.model_files import ModelFiles
 from bluesky_jit.settings import Settings
 from bluesky_jit.tomo.axis.estimate import AxisEstimate
 from bluesky_jit.tomo.corrections.darkflat import DarkFlat
@@ -61,6 +75,12 @@ class LiveRun:
         self.corrections = Corrections()
         self.reconstruction: Reconstructor | None = None
         self.learner: Learner | None = None
+        self.sequences = Sequences()
+        """What is kept of the projections for learning."""
+        self.slices_s = 0.0
+        """How long the slices on show took to reconstruct: written by slices, as is the next one."""
+        self.interval_s = 0.0
+        """Mean time between projections, by the detector's clock."""
         self.learning_problem = ""
         """Why nothing is learned in this run."""
         self.angle_source = ""
@@ -105,29 +125,85 @@ class LiveRun:
             tomo, settings.tomo, ring_projections=min(period, self.start.expected_projections or period)
         )
         planned_arc_rad = planned_arc_rad_of(tomo, self.angles_per_turn, self.start.expected_projections)
-        reconstruction = FilteredBackprojection(
-            geometry,
-            n_projections=window_length_of(
-                settings.tomo.turns, self.angles_per_turn, geometry.period_rad, settings.tomo.window, planned_arc_rad
-            ),
-            window=settings.tomo.window,
-            planned_arc_rad=planned_arc_rad,
-            memory_gb=settings.tomo.memory_gb,
-            filter=settings.tomo.filter,
-            filter_cutoff=settings.tomo.filter_cutoff,
-            corrections=self.corrections,
-            kernel=choose(settings.tomo.kernel, self._pool),
-            dark_flat=self._dark_flat,
-            saturation=settings.tomo.saturation_counts,
+        n_projections = window_length_of(
+            settings.tomo.turns, self.angles_per_turn, geometry.period_rad, settings.tomo.window, planned_arc_rad
+        )
+        kernel = choose(settings.tomo.kernel, self._pool)
+
+        def reconstruction_with(sequences: Sequences) -> FilteredBackprojection:
+            return FilteredBackprojection(
+                geometry,
+                n_projections=n_projections,
+                window=settings.tomo.window,
+                planned_arc_rad=planned_arc_rad,
+                memory_gb=settings.tomo.memory_gb,
+                filter=settings.tomo.filter,
+                filter_cutoff=settings.tomo.filter_cutoff,
+                corrections=self.corrections,
+                n_splits=settings.learn.splits if settings.learn.enabled else 2,
+                frames=sequences.frames,
+                frame_spacing=sequences.spacing,
+                history=sequences.history,
+                kernel=kernel,
+                dark_flat=self._dark_flat,
+                saturation=settings.tomo.saturation_counts,
+            )
+
+        self.sequences, reconstruction = first_possible(
+            sequences_of(settings.learn, n_projections), reconstruction_with
         )
         # Both or neither: the other stages wait for the geometry.
         self.reconstruction, self.geometry = reconstruction, geometry
 
-    def start_learning(self) -> None:
+    def start_learning(self, report: Callable[[Problem], None]) -> None:
         """Make the learner; raise ValueError when there is nothing that could be learned from. Slices need none."""
-        if self.geometry is None:
+        settings, geometry, reconstruction, sequences = (
+            self.settings,
+            self.geometry,
+            self.reconstruction,
+            self.sequences,
+        )
+        if geometry is None or reconstruction is None:
             raise RuntimeError(f"run {self.uid} was not prepared")
-        self.learner = Learner(self.settings.learn, self.geometry, self.voxel_mm)
+
+        def fingerprint(preset: Preset, noise: float) -> Fingerprint:
+            return Fingerprint.of(
+                geometry,
+                preset=preset.name,
+                voxel_mm=self.voxel_mm,
+                noise=noise,
+                exposure_s=self.start.tomo.get("exposure_s"),
+                energy_kev=self.corrections.energy_kev,
+                run_uid=self.uid,
+            )
+
+        require_frames(settings.learn, sequences)
+        if sequences.problem:
+            report(Problem(text=sequences.problem, run_uid=self.uid))
+        self.learner = Learner(
+            settings.learn,
+            geometry,
+            self.voxel_mm,
+            windows=HeldOutWindows(
+                reach=reach_of(sequences, reconstruction.n_projections),
+                every=settings.learn.unseen_every if sequences.history else 0,
+            ),
+            files=ModelFiles(
+                settings.learn, self.uid, fingerprint, lambda text: report(Problem(text=text, run_uid=self.uid))
+            ),
+            pace=self.pace,
+        )
+
+    def pace(self, pairs_per_s: float) -> Pace:
+        """Return what learning has to keep up with, given how many pairs are made in a second."""
+        reconstruction = self.reconstruction
+        return Pace(
+            updates_per_s=self.settings.slices.updates_per_s,
+            slice_shapes=tuple(grid.shape[1:] for grid in self.shown_grids(dict.fromkeys(NORMALS, 0.0)).values()),
+            slice_s=self.slices_s,
+            pairs_per_s=pairs_per_s,
+            window_s=self.interval_s * (reconstruction.n_projections if reconstruction else 0),
+        )
 
     def decline_loan(self, frame_shape: tuple[int, int]) -> bool:
         """Do without borrowed darks and flats of another size; return whether there were any."""

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bluesky_jit.learn.denoiser import Denoiser
+from bluesky_jit.learn.model import Applier, make_denoiser
+from bluesky_jit.learn.presets import Preset, preset_named
+from bluesky_jit.learn.quality import middle
 from bluesky_jit.learn.segmentation import threshold_labels
+from bluesky_jit.learn.segmenter import SliceSegmenter
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import ImageKind, Update
+from bluesky_jit.session.judging import cut_slab
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Priority
-from bluesky_jit.tomo.reconstructor import SliceSet
+from bluesky_jit.tomo.reconstructor import Reconstructor, SliceSet
 
 if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
@@ -30,9 +35,13 @@ class Slices:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._denoiser = Denoiser(session.settings.learn.preset) if session.settings.learn.enabled else None
+        self._denoiser: Applier | None = None
+        self._segmenter: SliceSegmenter | None = None
+        self._segmentation: Weights | None = None
         self._preview_due = 0.0
         self._weights: Weights | None = None
+        self._first: tuple[LiveRun, int, float] | None = None
+        """A run with the projections that had come, and the newest one's time, when its first slices were made."""
         self._shown: tuple[object, ...] = ()
         """What the images on show were made of."""
 
@@ -76,21 +85,28 @@ class Slices:
             # Projections have come that belong to the next whole window.
             return
         began = time.perf_counter()
-        raw = reconstruction.slices(tuple(shown.values()))
-        if raw is None:
+        weights = self._weights_of(run)
+        made = self._made(reconstruction, tuple(shown.values()), preset_named(weights.preset) if weights else None)
+        if made is None:
             return
         self._shown = made_of
-        self._session.recon_time_ms = (time.perf_counter() - began) * 1e3
-        denoised = self._denoised(run, raw.images)
+        run.slices_s = time.perf_counter() - began
+        self._session.recon_time_ms = run.slices_s * 1e3
+        self._watch_pace(run, made)
+        raw = [middle(slab[None])[0][None] for slab in made.images]
+        denoised = self._denoised(weights, made.images)
         self._session.update_number += 1
         for index, (name, grid) in enumerate(shown.items()):
-            self._put(run, raw, name, "raw", grid, raw.images[index])
+            self._put(run, made, name, "raw", grid, raw[index])
             if denoised is not None:
-                self._put(run, raw, name, "denoised", grid, denoised[index])
+                self._put(run, made, name, "denoised", grid, denoised[index])
         if denoised is not None:
             grid = shown["XY"]
-            self._put(run, raw, "XY", "residual", grid, raw.images[0] - denoised[0])
-            self._put(run, raw, "XY", "analysis", grid, threshold_labels(denoised[0]).astype(np.float32))
+            self._put(run, made, "XY", "residual", grid, raw[0] - denoised[0])
+            self._put(run, made, "XY", "analysis", grid, threshold_labels(denoised[0]).astype(np.float32))
+            segmented = self._segmented(run, made.images[0])
+            if segmented is not None:
+                self._put(run, made, "XY", "segmentation", grid, segmented)
         if with_preview or time.monotonic() >= self._preview_due:
             self._preview_due = time.monotonic() + PREVIEW_EVERY_S
             grid = run.preview_grid()
@@ -101,20 +117,57 @@ class Slices:
     def _weights_of(self, run: LiveRun) -> Weights | None:
         """Return what to denoise with, or None before the network has beaten the raw slice on held-out data."""
         learner = run.learner
-        if learner is None or self._denoiser is None or self._session.learning_is_lost or not learner.ready:
+        if learner is None or self._session.learning_is_lost or not learner.ready:
             return None
         return learner.weights
 
-    def _denoised(self, run: LiveRun, images: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
-        """Return the denoised slices, or None before the network has beaten the raw slice on held-out data."""
-        weights, denoiser = self._weights_of(run), self._denoiser
-        if weights is None or denoiser is None:
+    def _made(self, reconstruction: Reconstructor, shown: tuple[Grid, ...], preset: Preset | None) -> SliceSet | None:
+        """Reconstruct the slices on show, as slabs (nt, nz, ny, nx) of what a preset looks at: all of one moment.
+
+        Of several time frames the middle one is denoised, and so it is the one that is shown; without a preset, and
+        while the frames are not all there, the newest is.
+        """
+        depth = preset.depth if preset else 1
+        slabs = tuple(grid.slab(depth) for grid in shown) if depth > 1 else shown
+        made = reconstruction.sequences(slabs) if preset and preset.frames > 1 else None
+        if made is not None:
+            return made
+        made = reconstruction.slices(slabs)
+        return made and replace(made, images=tuple(image[None] for image in made.images))
+
+    def _denoised(self, weights: Weights | None, slabs: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
+        """Return the denoised slices (1, ny, nx), or None without weights or without all that they look at."""
+        if weights is None:
+            return None
+        if self._denoiser is None or self._denoiser.preset.name != weights.preset:
+            self._denoiser = make_denoiser(weights.preset)
+        preset = self._denoiser.preset
+        if any(slab.shape[0] < preset.frames for slab in slabs):
             return None
         # By identity: another run's weights may be of the same step.
         if weights is not self._weights:
-            denoiser.load(weights)
+            self._denoiser.load(weights)
             self._weights = weights
-        return [denoiser.apply(image[None])[None] for image in images]
+        return [self._denoiser.apply(cut_slab(slab, preset))[None] for slab in slabs]
+
+    def _segmented(self, run: LiveRun, slab: np.ndarray) -> np.ndarray | None:
+        """Return the probability of the denser class (1, ny, nx), or None while that is not better than a threshold."""
+        weights = run.learner.segmentation if run.learner else None
+        if weights is None:
+            return None
+        self._segmenter = self._segmenter or SliceSegmenter()
+        if weights is not self._segmentation:
+            self._segmenter.load(weights)
+            self._segmentation = weights
+        return self._segmenter.apply(slab)[None]
+
+    def _watch_pace(self, run: LiveRun, made: SliceSet) -> None:
+        """Measure how fast projections come."""
+        if self._first is None or self._first[0] is not run:
+            self._first = (run, made.pushed, made.frame_time_s)
+        _, pushed, frame_time_s = self._first
+        if made.pushed > pushed:
+            run.interval_s = (made.frame_time_s - frame_time_s) / (made.pushed - pushed)
 
     def _put(self, run: LiveRun, made: SliceSet, name: str, kind: ImageKind, grid: Grid, image: np.ndarray) -> None:
         learner = run.learner
@@ -131,7 +184,7 @@ class Slices:
             flats=run.flats,
             frame_time_s=made.frame_time_s,
             made_time_s=time.time(),
-            preset=self._session.settings.learn.preset if processed else "",
+            preset=self._weights.preset if processed and self._weights else "",
             weights_step=self._weights.step if processed and self._weights else 0,
             axis_offset_mm=made.axis_offset_mm,
             accuracy=learner.accuracy if learner else float("nan"),

@@ -27,6 +27,7 @@ from bluesky_jit.session.controls import obey
 from bluesky_jit.session.couplings import Inbox, Outbox
 from bluesky_jit.session.health import Stage
 from bluesky_jit.session.intake_stage import Intake
+from bluesky_jit.session.learning_setup import require_learnable
 from bluesky_jit.session.learning_stages import PairMaker, Training
 from bluesky_jit.session.publish_stage import Publishing
 from bluesky_jit.session.run import NORMALS, LiveRun
@@ -92,6 +93,8 @@ class Session:
 
     def start(self) -> Self:
         """Start the sinks and the threads; settings that cannot work raise before anything is started."""
+        if self.settings.learn.enabled:
+            require_learnable(self.settings.learn)
         loops: dict[str, tuple[Callable[[], None], bool]] = {
             "intake": (Intake(self).loop, False),
             "slices": (Slices(self).loop, False),

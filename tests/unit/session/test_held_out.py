@@ -9,13 +9,19 @@ from bluesky_jit.session.held_out import HeldOutWindows
 REACH = 90
 
 
-def test_the_first_projections_trained_on_stay_the_last_until_a_window_of_others_has_come() -> None:
+def test_after_a_cut_nothing_new_is_trained_on_until_a_window_of_other_projections_has_come() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
     assert {windows.until(newest) for newest in range(89, 179)} == {89}
     assert [newest for newest in range(89, 182) if windows.is_unseen(newest)] == [179, 180, 181]
 
 
-def test_a_judged_window_is_trained_on_and_kept_back_again_some_windows_later() -> None:
+def test_there_is_no_cut_before_the_network_is_worth_judging() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    assert [windows.until(newest, worth_judging=False) for newest in (89, 150, 300)] == [89, 150, 300]
+    assert [windows.until(newest) for newest in (301, 302)] == [301, 301]
+
+
+def test_a_judged_window_is_trained_on_and_another_is_kept_back_some_windows_later() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
     windows.until(89)
     windows.judged(179)
@@ -24,6 +30,13 @@ def test_a_judged_window_is_trained_on_and_kept_back_again_some_windows_later() 
     assert not windows.is_unseen(448)
     assert [windows.until(newest) for newest in (449, 500, 538)] == [449, 449, 449]
     assert windows.is_unseen(539)
+
+
+def test_a_network_that_has_failed_is_judged_again_after_one_window_of_training() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    windows.until(89)
+    windows.judged(179, passed=False)
+    assert [windows.until(newest) for newest in (179, 268, 269, 270)] == [179, 268, 269, 269]
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7])
@@ -51,6 +64,14 @@ def test_while_nothing_is_trained_on_every_window_is_judged_once() -> None:
             judged.append(newest)
             windows.judged(newest)
     assert judged == [179, 269, 359, 449]
+
+
+def test_a_lifted_cut_lets_everything_be_trained_on_and_comes_again_when_it_is_worth_it() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    windows.until(89)
+    windows.lift()
+    assert [windows.until(newest, worth_judging=False) for newest in (100, 120)] == [100, 120]
+    assert [windows.until(newest) for newest in (130, 140)] == [130, 130]
 
 
 def test_without_cuts_the_newest_projections_are_always_trained_on() -> None:

@@ -1,0 +1,227 @@
+"""What a run learns, step by step: what is trained on, what is judged, and what becomes of changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from learning_run import LearningRun, small_frames
+
+from bluesky_jit.learn.presets import preset_named
+from bluesky_jit.session.learner import Learner
+
+SOON = 400
+"""Steps that a small network needs to be of use here."""
+
+
+@pytest.fixture(scope="module")
+def streams() -> dict[str, np.ndarray]:
+    return small_frames(turns=4)
+
+
+class Until:
+    """Stand before a reconstruction and write down which projections pairs were made of."""
+
+    def __init__(self, reconstruction: Any) -> None:
+        self._reconstruction = reconstruction
+        self.asked: list[tuple[int, int | None]] = []
+        """The newest projection, and the one that the pairs' windows were to end at."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reconstruction, name)
+
+    def pairs(self, grids: Any, *, until: int | None = None) -> Any:
+        self.asked.append((self._reconstruction.newest, until))
+        return self._reconstruction.pairs(grids, until=until)
+
+
+def figures(learner: Learner) -> Any:
+    return learner.learning(paused=False)
+
+
+def trained(streams: dict[str, np.ndarray], *, turns: int = 1, steps: int = SOON, **learn: Any) -> LearningRun:
+    """Return a run that has learned from so many turns."""
+    run = LearningRun(streams, **learn)
+    run.push(90 * turns)
+    run.learn(steps)
+    return run
+
+
+# ── held-out windows ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_comes_between_a_cut_and_its_lifting_is_not_trained_on(streams: dict) -> None:
+    run = trained(streams, unseen_every=2)
+    spy = Until(run.run.reconstruction)
+    run.run.reconstruction = spy  # type: ignore[assignment]
+    learner, pushes = run.learner, []
+    making = learner._making
+    push = making.buffer.push
+
+    def pushed(pairs: Any) -> None:
+        pushes.append((*spy.asked[-1], learner._windows.is_cut))
+        push(pairs)
+
+    making.buffer.push = pushed  # type: ignore[method-assign]
+    cuts: set[int] = set()
+    judged = 0
+    for _ in range(45):
+        run.push(9)
+        before = figures(learner).unseen
+        run.learn(5)
+        judged += figures(learner).unseen != before and not math.isnan(figures(learner).unseen)
+    for newest, until, is_cut in pushes:
+        assert until is not None
+        if is_cut:
+            cuts.add(until)
+            assert newest - until <= 90 + 9
+        else:
+            assert until == newest
+    assert judged >= 2
+    # Every window that was judged began after the last projection that had been trained on by then.
+    assert all(later - earlier >= 90 for earlier, later in zip(sorted(cuts), sorted(cuts)[1:], strict=False))
+    assert figures(learner).unseen < 0.75
+
+
+def test_unseen_windows_are_judged_as_patches_and_as_whole_slices(streams: dict) -> None:
+    run = trained(streams)
+    assert math.isnan(figures(run.learner).unseen)
+    run.push(90)
+    run.learn(40)
+    learned = figures(run.learner)
+    # The sample rests, so what was never trained on is as good as what was.
+    assert learned.unseen == pytest.approx(learned.held_out, abs=0.08)
+    assert learned.whole_slice < 0.8
+
+
+def test_without_held_out_windows_no_projections_are_kept_in_store_for_them(streams: dict) -> None:
+    run = trained(streams, unseen_every=0, steps=40)
+    assert run.run.sequences.history == 0
+    run.push(180)
+    run.learn(40)
+    assert math.isnan(figures(run.learner).unseen)
+
+
+def test_where_memory_is_short_slices_come_first_and_no_windows_are_held_out(streams: dict) -> None:
+    rows, columns = streams["primary"].shape[1:]
+    window = LearningRun(streams, unseen_every=0)
+    needed = window.run.reconstruction._window  # type: ignore[union-attr]
+    slot_gb = 2 * (rows * columns + 2 * np.prod(needed._store_shape[1:])) / 1e9
+    run = LearningRun(streams, memory_gb=1.2 * needed.n_slots * slot_gb)
+    [problem] = run.problems
+    assert "no windows are held out" in problem.text
+    assert "tomo.memory_gb" in problem.text
+    run.push(90)
+    run.learn(60)
+    assert figures(run.learner).step > 0
+
+
+# ── time frames and slabs ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("preset", ["fast-z3", "fast-t3", "z3", "tv"])
+def test_presets_learn_from_pairs_of_their_shape(streams: dict, preset: str) -> None:
+    run = trained(streams, turns=2, steps=6, preset=preset, frame_spacing=20)
+    wanted = preset_named(preset)
+    pairs = run.learner._making.buffer.sample(1)
+    assert pairs.u.shape == (1, wanted.frames, wanted.depth, 16, 16)
+    assert figures(run.learner).step == 6
+    assert figures(run.learner).preset == preset
+
+
+def test_a_preset_of_time_frames_is_refused_where_there_can_be_none(streams: dict) -> None:
+    with pytest.raises(ValueError, match="looks at several time frames"):
+        LearningRun(streams, preset="fast-t3", window="whole-turns")
+
+
+# ── jumps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_when_the_data_jumps_the_buffer_is_emptied_and_slices_are_raw_again(streams: dict) -> None:
+    run = trained(streams, turns=2)
+    run.learner._judging.readiness.ready = True
+    old = run.learner._making.buffer.sample(160)
+    moved = streams["primary"].copy()
+    # Every other projection is shifted: the halves show different things from now on.
+    moved[1::2] = np.roll(moved[1::2], 8, axis=2)
+    run._streams = {**streams, "primary": moved}
+    run.push(90)
+    for _ in range(20):
+        run.learn(1)
+        if figures(run.learner).jumps:
+            break
+    after = figures(run.learner)
+    assert after.jumps == 1
+    assert not after.ready
+    assert after.reason == "the data changed abruptly: learning it"
+    assert math.isnan(after.unseen)
+    assert after.buffered <= 2 * 32
+    assert not np.isin(run.learner._making.buffer.sample(32).u[:, 0, 0, 8, 8], old.u[:, 0, 0, 8, 8]).any()
+
+
+# ── odd data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("counts", [0, 300, 65535], ids=["dark", "alike", "full"])
+def test_projections_without_anything_in_them_never_spoil_the_weights(streams: dict, counts: int) -> None:
+    run = trained(streams, steps=60)
+    run._streams = {**streams, "primary": np.full_like(streams["primary"], counts)}
+    run.push(180)
+    refused = 0
+    for _ in range(40):
+        try:
+            run.learn(1)
+        except ValueError:
+            refused += 1
+    weights = run.learner.weights
+    assert weights is not None
+    assert all(bool(tensor.isfinite().all()) for tensor in weights.tensors.values())
+    assert figures(run.learner).refused <= refused
+
+
+# ── controls ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_flush_empties_the_buffer_and_keeps_the_weights(streams: dict) -> None:
+    run = trained(streams, steps=60)
+    step = figures(run.learner).step
+    assert figures(run.learner).buffered == 160
+    run.learner.flush()
+    assert figures(run.learner).buffered == 0
+    run.learn(1)
+    assert figures(run.learner).step == step + 1
+
+
+def test_a_reset_forgets_weights_pairs_and_figures(streams: dict) -> None:
+    run = trained(streams, steps=100)
+    assert run.learner.weights is not None
+    run.learner.reset()
+    run.learner.train()
+    learned = figures(run.learner)
+    assert (learned.step, learned.buffered, run.learner.weights) == (0, 0, None)
+    assert math.isnan(learned.held_out)
+    run.learn(30)
+    assert 0 < figures(run.learner).step <= 30
+
+
+def test_while_training_is_paused_denoised_slices_go_on_being_judged(streams: dict) -> None:
+    run = trained(streams)
+    step = figures(run.learner).step
+    run.push(90)
+    for _ in range(4):
+        run.learner.make_batch(run.run.reconstruction, run.shown, train=False)  # type: ignore[arg-type]
+        run.learner.judge(learning=False)
+    learned = figures(run.learner)
+    assert learned.step == step
+    # Nothing of the last turn was trained on.
+    assert learned.unseen < 0.8
+
+
+def test_the_same_seed_gives_the_same_weights(streams: dict) -> None:
+    one, other = (trained(streams, steps=60).learner.weights for _ in range(2))
+    assert one is not None
+    assert other is not None
+    for name, tensor in one.tensors.items():
+        np.testing.assert_array_equal(tensor.numpy(), other.tensors[name].numpy())
