@@ -39,6 +39,8 @@ minutes."""
 SETTLING = 0.25
 """Part of the time that buffers fill and libraries load in; it is not counted."""
 SAMPLE_S = 1.0
+TOLD = 100
+"""Samples that are written, about."""
 REPORT_S = 30.0
 CHUNK_S = 0.1
 """Frames are handed over so often, as a file that is read now and then gives them."""
@@ -64,7 +66,8 @@ def run(output: Path, *, quick: bool = False, cache: Path = Path("jit-data/bench
     samples, status = _soaked(taken, wanted)
     figures = _figures(samples)
     output.mkdir(parents=True, exist_ok=True)
-    write(figures, output / "soak.json", seconds=wanted, samples=[asdict(sample) for sample in samples])
+    told = samples[:: max(1, len(samples) // TOLD)]
+    write(figures, output / "soak.json", seconds=wanted, samples=[asdict(sample) for sample in told])
     _draw(samples, output / "soak.png")
     show(
         figures, f"soak: {wanted:g} s of {setup.geometry.n_v}×{setup.geometry.n_u} frames at {1 / FRAME_S:.0f} a second"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bluesky_jit.learn.bfloat16 import has_bfloat16
 from bluesky_jit.learn.presets import Recipe
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -41,6 +42,7 @@ class Step:
         self._averages = list(average.parameters())
         self._loss = loss
         self._device = self._weights[0].device
+        self._bfloat16 = recipe.bfloat16 and self._device.type == "cpu" and has_bfloat16()
         self._u = self._v = torch.empty(0)
         # mean, scale, learning rate, share of the new weights in the average, 1 to refuse whatever comes
         self._numbers = torch.zeros(5, device=self._device)
@@ -87,7 +89,9 @@ class Step:
     def _compute(self) -> None:
         mean, scale, _, share, withheld = self._numbers.unbind()
         self._optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(self._network((self._u - mean) / scale), (self._v - mean) / scale)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._bfloat16):
+            output = self._network((self._u - mean) / scale)
+        loss = self._loss(output.float(), (self._v - mean) / scale)
         loss.backward()
         with torch.no_grad():
             norm = nn.utils.get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])

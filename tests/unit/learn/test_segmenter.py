@@ -71,11 +71,11 @@ def test_accuracy_counts_labels_missed_against_a_threshold_of_u(blobs, model):
     assert math.isnan(Segmenter().accuracy(blobs.held_out))
 
 
-def test_the_loss_starts_at_not_knowing(blobs):
+def test_the_loss_falls_from_that_of_not_knowing_at_most(blobs):
     model = Segmenter(seed=0)
     losses = [model.train_step(blobs.pairs(32, seed=step)) for step in range(60)]
-    assert losses[0] == pytest.approx(math.log(2), abs=0.1)
-    assert np.mean(losses[-10:]) < 0.4
+    assert losses[0] < math.log(2) + 0.1
+    assert np.mean(losses[-10:]) < min(0.4, losses[0])
 
 
 def test_it_goes_on_from_a_checkpoint_bit_for_bit(blobs, tmp_path):
