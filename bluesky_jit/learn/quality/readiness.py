@@ -110,12 +110,12 @@ class Readiness:
             )
         accuracies = [("held-out accuracy", guard), ("accuracy on projections never trained on", self._unseen)]
         accuracies += [(f"{name}: accuracy of the whole slice", track) for name, track in self._whole.items()]
-        for what, track in accuracies:
-            if objection := self._too_high(what, track):
-                return objection
-        for name, residual in self._residuals.items():
-            if residual.findings:
-                return f"{name}: {residual.verdict}"
+        objections = (self._too_high(what, track) for what, track in accuracies)
+        spoken = (f"{name}: {it.verdict}" for name, it in self._residuals.items() if it.findings)
+        # The first of each says enough: how bad, and what is wrong.
+        found = [next(filter(None, objections), ""), next(spoken, "")]
+        if any(found):
+            return "; ".join(filter(None, found))
         if not self.ready and self._passed < self._evaluations:
             return f"held-out accuracy {guard.value:.3f}: {self._passed} of {self._evaluations} evaluations passed"
         return ""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.fft import fft2, fftfreq
 from scipy.ndimage import gaussian_filter
-from scipy.stats import chi2, norm
+from scipy.stats import f as f_distribution
+from scipy.stats import norm
 
 BLOCK = 16
 """Points along a side of a block: 256 values, few enough that the noise is the same all over it."""
@@ -22,7 +23,7 @@ DETAIL = 3
 """Points of the mean that is taken from the denoised slice to leave its finest detail."""
 FEATURE = 5
 """Points of the mean through which features stand out of the noise, which is strongest from point to point."""
-NEIGHBOURHOOD = 2 * BLOCK
+NEIGHBOURHOOD = BLOCK
 """Reach (standard deviation, points) of the mean that says how strong the noise is around here."""
 BAND_EDGES = (0.03, 0.1, 0.2, 0.3, 0.4, 0.71)
 """Cycles a point between which the spectra are summed: five bands, the coarsest first, to the corner of
@@ -44,7 +45,7 @@ KEPT = (1 - math.sqrt(0.5)) ** 2
 WIDESPREAD = 0.25
 """Part of a slice that may hold more than noise explains: edges blur a little in every honest denoiser. On the coarse
 simulated jar, whose wall is three points thick, it was 0.2 at most (docs/explanations/learning.md)."""
-VISIBLE = 3.0
+VISIBLE = 4.0
 """Times the noise at which a feature is seen with the eye (Rose's criterion, 3 to 5)."""
 
 
@@ -56,8 +57,8 @@ class ResidualFigure:
     correlation: of the residual with the denoised slice's detail, positive when blurred, negative when sharpened or
     invented; offset: how much too bright the denoised slice is, in units of a raw pixel's noise; doubt: float32
     (ny, nx), the strength of the residual's features in units of what noise explains there, NaN where nothing is
-    known; limit: the doubt that noise alone exceeds somewhere in one slice of a hundred; doubtful: part of the slice
-    above it; worst: row and column of the largest doubt; findings: what is wrong, in words, none for an honest slice.
+    known; limit: the doubt that noise alone exceeds somewhere in fewer than one slice of ten; doubtful: part of the
+    slice above it; worst: row and column of the largest doubt; findings: what is wrong, in words, none for an honest slice.
     """
 
     variance_ratio: float
@@ -145,7 +146,7 @@ def residual_figure(
         findings.append(f"not noise: over {doubtful:.0%} of the slice the residual is stronger than noise explains")
     if doubt[worst] > max(limit, VISIBLE):
         findings.append(
-            f"a feature {_lost_or_invented(raw, denoised, worst)}: near row {worst[0]}, column {worst[1]} "
+            f"{_lost_or_invented(raw, denoised, worst)} near row {worst[0]}, column {worst[1]}: "
             f"the residual is {doubt[worst]:.1f} times what noise explains"
         )
     return ResidualFigure(
@@ -232,7 +233,7 @@ def _with_detail(
 
 
 def _doubt(residual: np.ndarray, noise: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the doubt map, float32 (ny, nx), and what noise alone exceeds in one slice of a hundred."""
+    """Return the doubt map, float32 (ny, nx), and what noise alone hardly exceeds anywhere in a slice."""
     shares = _windows(inside.astype(np.float32))
     there = shares > 0.25
     safe = np.where(there, shares, 1)
@@ -242,9 +243,12 @@ def _doubt(residual: np.ndarray, noise: np.ndarray, inside: np.ndarray) -> tuple
     usual = gaussian_filter(np.where(there, chance, 0), reach, mode="constant") / np.where(there, weight, 1)
     there &= usual > 0
     usual = np.where(there, usual, 1)
-    # A window's energy is a sum of some independent squares; how many, the noise itself tells.
-    freedom = 2 / max(float(np.var((chance / usual)[there])), 1e-6)
-    limit = math.sqrt(float(chi2.isf(FALSE_ALARM / np.count_nonzero(there), freedom)) / freedom)
+    # A window's energy is a sum of some independent squares; how many, the noise itself tells: the logarithm of such a
+    # sum of n has a variance of 2/n. It is its median deviation, times 1.4826: one wild spike must not count. A reference has as many times more as windows, which overlap fourfold, lie in its neighbourhood.
+    logs = np.log(np.maximum(chance / usual, 1e-12)[there])
+    freedom = 2 / max((1.4826 * float(np.median(np.abs(logs - np.median(logs))))) ** 2, 1e-6)
+    around = 4 * math.pi * reach**2 / 4
+    limit = math.sqrt(float(f_distribution.isf(FALSE_ALARM / np.count_nonzero(there), freedom, around * freedom)))
     coarse = np.where(there, np.sqrt(features / usual), 0)
     ny, nx = residual.shape
     fine = _between(coarse.shape[0], ny) @ coarse.astype(np.float32) @ _between(coarse.shape[1], nx).T
@@ -291,7 +295,9 @@ def _lost_or_invented(raw: np.ndarray, denoised: np.ndarray, place: tuple[int, i
     """Say which of the slices has the feature, seen through a mean over FEATURE points: the one that varies more."""
     around = tuple(slice(max(0, at - BLOCK), at + BLOCK) for at in place)
     before, after = (float(np.var(_mean_over(image[around], FEATURE))) for image in (raw, denoised))
-    return "invented" if after > before else "lost"
+    if after > before:
+        return "a feature invented"
+    return "a feature lost (or an artefact that both halves share taken away, such as a ring)"
 
 
 def _unjudged(shape: tuple[int, ...], why: str, *, wrong: bool = False) -> ResidualFigure:

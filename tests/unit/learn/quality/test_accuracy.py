@@ -1,0 +1,99 @@
+"""The empirical accuracy and its uncertainty."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from bluesky_jit.learn import quality
+from bluesky_jit.messages import Pairs
+
+
+def test_accuracy_of_no_denoising_is_one(scene):
+    pairs = scene.pairs(64, seed=1)
+    assert quality.accuracy(quality.middle(pairs.u), pairs) == pytest.approx(1.0)
+
+
+def test_accuracy_of_the_truth_is_a_half(scene):
+    held_out = scene.held_out
+    truth = scene.truth[None, :, scene.truth.shape[1] // 2 :]
+    assert quality.accuracy(truth, held_out) == pytest.approx(0.5, abs=0.01)
+
+
+def test_accuracy_of_the_mean_of_both_halves_as_seen_by_a_third_is_three_quarters():
+    """The raw slice on show averages both halves: what the limit of readiness stands for."""
+    rng = np.random.default_rng(0)
+    u, v, target = rng.normal(size=(3, 50, 1, 1, 40, 40))
+    error = np.sum(((u + v) / 2 - target) ** 2) / np.sum((u - target) ** 2)
+    assert error == pytest.approx(quality.BEATS_RAW, abs=0.01)
+
+
+def test_accuracy_is_the_mean_over_pairs_of_the_middle_slices():
+    u = np.zeros((2, 3, 1, 2, 2), dtype=np.float32)
+    v = np.ones_like(u)
+    v[:, [0, 2]] = 77.0
+    denoised = np.stack([np.full((2, 2), 0.5), np.zeros((2, 2))]).astype(np.float32)
+    assert quality.accuracy(denoised, Pairs(u=u, v=v)) == pytest.approx((0.25 + 1.0) / 2)
+
+
+def test_accuracy_leaves_out_pairs_without_noise_and_is_not_a_number_without_any():
+    u = np.zeros((2, 1, 1, 4, 4), dtype=np.float32)
+    v = u.copy()
+    assert math.isnan(quality.accuracy(u[:, 0, 0], Pairs(u=u, v=v)))
+    v[1] = 1.0
+    assert quality.accuracy(u[:, 0, 0], Pairs(u=u, v=v)) == 1.0
+
+
+def test_the_uncertainty_of_patches_is_the_scatter_between_batches(scene):
+    held_out = [scene.pairs(32, seed=seed) for seed in range(100)]
+    figures = [quality.accuracy_of_patches(0.9 * quality.middle(pairs.u), pairs) for pairs in held_out]
+    assert np.mean([it.uncertainty for it in figures]) == pytest.approx(np.std([it.value for it in figures]), rel=0.25)
+
+
+def test_the_uncertainty_of_a_slice_is_the_scatter_between_scans():
+    """A denoiser that keeps some noise, on noise that is stronger in places: known to about a tenth."""
+    rng = np.random.default_rng(0)
+    strength = np.linspace(0.5, 2, 96)
+    figures = []
+    for _ in range(200):
+        u, v = strength * rng.normal(size=(2, 96, 96))
+        figures.append(quality.accuracy_of_slice(0.3 * u, u, v))
+    assert np.mean([it.uncertainty for it in figures]) == pytest.approx(np.std([it.value for it in figures]), rel=0.15)
+    assert np.mean([it.value for it in figures]) == pytest.approx((1 + 0.3**2) / 2, abs=0.01)
+
+
+def test_the_accuracy_of_a_slice_counts_what_the_mask_holds_and_every_pixel_alike(samples):
+    seen = samples["A"].pure_noise("XY")
+    spoilt = np.where(seen.mask, seen.truth, 9.0)
+    inside = quality.accuracy_of_slice(spoilt, seen.u, seen.v, mask=seen.mask)
+    assert inside.value == pytest.approx(0.5, abs=3 * inside.uncertainty)
+    assert inside.uncertainty < 0.01
+    assert quality.accuracy_of_slice(spoilt, seen.u, seen.v).value > 10
+
+
+def test_padding_shows_in_the_accuracy_of_a_whole_slice_and_not_in_that_of_patches(scene):
+    """A network that spoils the borders of whatever it is given, as one that pads with zeros may."""
+    u, v = scene.u, scene.v
+
+    def bordered(image: np.ndarray) -> np.ndarray:
+        spoilt = scene.truth.copy()
+        spoilt[:8] = spoilt[-8:] = spoilt[:, :8] = spoilt[:, -8:] = 0
+        return spoilt
+
+    whole = quality.accuracy_of_slice(bordered(u), u, v)
+    inner = np.s_[8:-8, 8:-8]
+    assert whole.value > quality.accuracy_of_slice(scene.truth[inner], u[inner], v[inner]).value + 0.05
+
+
+def test_nothing_to_measure_has_no_accuracy():
+    flat = np.ones((32, 32), dtype=np.float32)
+    for found in (quality.accuracy_of_slice(flat, flat, flat), quality.Accuracy()):
+        assert math.isnan(found.value)
+        assert math.isnan(found.uncertainty)
+    lonely = Pairs(u=np.zeros((1, 1, 1, 4, 4)), v=np.ones((1, 1, 1, 4, 4)))
+    assert quality.accuracy_of_patches(np.ones((1, 4, 4)), lonely).value == 0
+    assert math.isnan(quality.accuracy_of_patches(np.ones((1, 4, 4)), lonely).uncertainty)
+    with pytest.raises(ValueError, match=r"A\(u\) is \(4, 4\), u \(32, 32\)"):
+        quality.accuracy_of_slice(flat[:4, :4], flat, flat)
