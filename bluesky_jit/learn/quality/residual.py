@@ -56,9 +56,9 @@ class ResidualFigure:
     variance_ratio: median over blocks; spectrum_ratio: the same for each band of BAND_EDGES, coarsest first;
     correlation: of the residual with the denoised slice's detail, positive when blurred, negative when sharpened or
     invented; offset: how much too bright the denoised slice is, in units of a raw pixel's noise; doubt: float32
-    (ny, nx), the strength of the residual's features in units of what noise explains there, NaN where nothing is
-    known; limit: the doubt that noise alone exceeds somewhere in fewer than one slice of ten; doubtful: part of the
-    slice above it; worst: row and column of the largest doubt; findings: what is wrong, in words, none for an honest slice.
+    (ny, nx), the strength of the residual's features in units of what noise explains there, NaN where nothing is known;
+    limit: the doubt that noise alone exceeds somewhere in fewer than one slice of ten; doubtful: part of the slice
+    above it; worst: row and column of the largest doubt; findings: what is wrong, in words, none for an honest slice.
     """
 
     variance_ratio: float
@@ -244,7 +244,8 @@ def _doubt(residual: np.ndarray, noise: np.ndarray, inside: np.ndarray) -> tuple
     there &= usual > 0
     usual = np.where(there, usual, 1)
     # A window's energy is a sum of some independent squares; how many, the noise itself tells: the logarithm of such a
-    # sum of n has a variance of 2/n. It is its median deviation, times 1.4826: one wild spike must not count. A reference has as many times more as windows, which overlap fourfold, lie in its neighbourhood.
+    # sum of n has a variance of 2/n. Taken from its median deviation, times 1.4826, for one wild spike must not count.
+    # A reference has as many times more as windows, which overlap fourfold, lie in its neighbourhood.
     logs = np.log(np.maximum(chance / usual, 1e-12)[there])
     freedom = 2 / max((1.4826 * float(np.median(np.abs(logs - np.median(logs))))) ** 2, 1e-6)
     around = 4 * math.pi * reach**2 / 4
