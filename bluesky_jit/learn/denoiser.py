@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bluesky_jit.learn.bfloat16 import has_bfloat16
 from bluesky_jit.learn.network_input import network_input
 from bluesky_jit.learn.presets import Preset, channels_last, preset_named
 from bluesky_jit.learn.weights import Weights
@@ -26,12 +27,6 @@ class _Loaded:
     weights: Weights
     exact: nn.Module
     quick: nn.Module | None
-
-
-def has_bfloat16() -> bool:
-    """Return whether the processor computes with bfloat16 natively; where it only emulates it that is slower."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return supported is not None and bool(supported())
 
 
 class Denoiser:

@@ -32,15 +32,15 @@ class Level(nn.Module):
         self.last = convolution(features, outputs, 3, padding=1, bias=False)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(self.second(functional.relu(self.first(x))))
+        return functional.relu_(self.second(functional.relu_(self.first(x))))
 
     def halve(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(self.down(x))
+        return functional.relu_(self.down(x))
 
     def decode(self, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Return the level's output before its ReLU; coarse is doubled to the size of skip."""
-        up = functional.relu(self.up(coarse, output_size=skip.shape[2:]))
-        return self.last(functional.relu(self.join(torch.cat([skip, up], dim=1))))
+        up = functional.relu_(self.up(coarse, output_size=skip.shape[2:]))
+        return self.last(functional.relu_(self.join(torch.cat([skip, up], dim=1))))
 
 
 class UNet(Network):
@@ -62,6 +62,8 @@ class UNet(Network):
             self.levels.append(Level(above_in, width, above_out, dimensions=dimensions))
             above_in = above_out = width
         self.stride = 2**levels
+        # While the first level joins: the skip, what came up, and both together.
+        self.values = 4 * features
         # Each of a level's six convolutions reaches one of its points, 2^level of the image's.
         self.reach = 6 * (2**levels - 1)
 
@@ -72,7 +74,7 @@ class UNet(Network):
             x = level.halve(skips[-1])
         for number, level in reversed(list(enumerate(self._levels()))):
             x = level.decode(x, skips[number])
-            x = x if number == 0 else functional.relu(x)
+            x = x if number == 0 else functional.relu_(x)
         return x
 
     def _levels(self) -> list[Level]:
@@ -87,6 +89,7 @@ class MiddleOfVolume(Network):
         self.body = body
         self.stride = body.stride
         self.reach = body.reach
+        self.values = body.values
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.body(x[:, None])[:, :, x.shape[1] // 2]

@@ -9,9 +9,9 @@ import pytest
 from bluesky_jit.learn.presets import PRESETS, preset_named
 
 PARAMETERS = {
-    "unet-fast": 10_112,
-    "unet-fast-z3": 11_264,
-    "unet-fast-t3": 11_264,
+    "unet-fast": 10_368,
+    "unet-fast-z3": 11_520,
+    "unet-fast-t3": 11_520,
     "fast": 8_064,
     "fast-z3": 9_216,
     "fast-t3": 9_216,
