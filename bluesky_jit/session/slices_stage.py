@@ -29,6 +29,9 @@ IDLE_S = 0.05
 SETTLING_S = 3.0
 """How long a run's last slices wait for its axis: several times what an estimate takes."""
 
+DENOISED: tuple[ImageKind, ...] = ("denoised", "residual", "analysis")
+"""Images that are made with the denoiser's weights."""
+
 
 class Slices:
     """Reconstruct and denoise the slices on show whenever there are new projections, or a slice was moved."""
@@ -171,7 +174,7 @@ class Slices:
 
     def _put(self, run: LiveRun, made: SliceSet, name: str, kind: ImageKind, grid: Grid, image: np.ndarray) -> None:
         learner = run.learner
-        processed = kind in ("denoised", "residual", "analysis")
+        used = self._segmentation if kind == "segmentation" else self._weights if kind in DENOISED else None
         update = Update(
             run_uid=run.uid,
             number=self._session.update_number,
@@ -184,8 +187,8 @@ class Slices:
             flats=run.flats,
             frame_time_s=made.frame_time_s,
             made_time_s=time.time(),
-            preset=self._weights.preset if processed and self._weights else "",
-            weights_step=self._weights.step if processed and self._weights else 0,
+            preset=used.preset if used else "",
+            weights_step=used.step if used else 0,
             axis_offset_mm=made.axis_offset_mm,
             accuracy=learner.accuracy if learner else float("nan"),
             ready=learner.ready if learner else False,
