@@ -13,21 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from bluesky_jit.bench.curves import Curve
-from bluesky_jit.bench.drawing import Panel, draw_curves, draw_pictures
-from bluesky_jit.bench.experiments import (
-    EXPERIMENTS,
-    FULL,
-    HELD_OUT_START_S,
-    QUICK,
-    SEEDS,
-    Setup,
-    recording,
-    slices,
-)
+from bluesky_jit.bench.drawing import Panel, draw_curves
+from bluesky_jit.bench.experiments import EXPERIMENTS, FULL, QUICK, SEEDS
 from bluesky_jit.bench.figures import Figure, show, write, write_table
+from bluesky_jit.bench.slice_scores import SliceScores
 from bluesky_jit.bench.throughput import SLICE_POINTS, measure
-from bluesky_jit.bench.trials import CACHE, Trial, curve, shortened, trained
-from bluesky_jit.bench.whole_slices import View, bm3d, denoised, mean_scores, total_variation, views
+from bluesky_jit.bench.trials import CACHE, Trial, curve, shortened
 from sim_devices.phantom import ExperimentName
 
 REFERENCE = "standard"
@@ -51,6 +42,8 @@ class Mark:
 
 
 MARKS = (Mark(standard_s=60, floor_s=1.0, goal_s=0.25), Mark(standard_s=300, floor_s=2.0, goal_s=0.5))
+QUICK_S = 0.3
+QUICK_MARKS = (Mark(standard_s=0.1, floor_s=1.0, goal_s=0.25),)
 RATES = {"samples": (15_000.0, 20_000.0), "slices": (40.0, 73.0)}
 """Floor and goal of the default on one core: samples trained on in a second, and slices of 1024² denoised."""
 
@@ -59,42 +52,47 @@ Curves = Mapping[tuple[str, int, str], Curve]
 
 
 def run(output: Path, *, quick: bool = False, cache: Path = CACHE) -> list[Figure]:
-    """Measure, and write learning.json, learning-figures.md, learning.png and learning-slices.png."""
+    """Measure, and write learning.json, learning-figures.md, learning.png and learning-slices.png after each sample."""
     output.mkdir(parents=True, exist_ok=True)
     setup = QUICK if quick else FULL
     trials = planned(quick=quick)
-    curves = {(t.experiment, t.seed, t.preset): curve(setup, t, cache) for t in trials}
-    marks = MARKS if not quick else (Mark(standard_s=0.1, floor_s=1.0, goal_s=0.25),)
-    figures = [
-        *_crossings(curves, marks),
-        *_costs(curves),
-        *_whole_slices(setup, trials, cache, output / "learning-slices.png", few=quick),
-        *_rates(quick=quick),
-    ]
-    draw_curves(_panels(curves, marks), output / "learning.png")
-    write(figures, output / "learning.json", quick=quick, curves=_thinned(curves))
-    title = "Learning: how soon a network is good" + (", in small" if quick else "")
-    write_table(figures, output / "learning-figures.md", title, "What the rows mean is in [learning.md](learning.md).")
-    show(figures, title)
+    marks = QUICK_MARKS if quick else MARKS
+    rates = _rates(quick=quick)
+    curves: dict[tuple[str, int, str], Curve] = {}
+    scores = SliceScores(setup, folder=cache, places=HEIGHTS[-1:] if quick else HEIGHTS)
+    figures: list[Figure] = []
+    samples = list(dict.fromkeys((trial.experiment, trial.seed) for trial in trials))
+    for number, (name, seed) in enumerate(samples, start=1):
+        mine = [trial for trial in trials if (trial.experiment, trial.seed) == (name, seed)]
+        curves |= {(name, seed, trial.preset): curve(setup, trial, cache) for trial in mine}
+        scores.add(mine, moments={DEFAULT: (EARLY_S, OURS_S)})
+        figures = [*_crossings(curves, marks), *_costs(curves), *scores.figures(), *rates]
+        scores.draw(output / "learning-slices.png")
+        draw_curves(_panels(curves, marks), output / "learning.png")
+        done = f"{number} of {len(samples)} samples"
+        write(figures, output / "learning.json", quick=quick, done=done, curves=_as_json(curves))
+        title = f"Learning: how soon a network is good, {done}" + (", in small" if quick else "")
+        write_table(figures, output / "learning-figures.md", title, "What it means: [Learning, measured](learning.md).")
+    show(figures, "Learning: how soon a network is good")
     return figures
 
 
 def planned(*, quick: bool = False) -> list[Trial]:
-    """Return the trials, the longest first."""
-    samples: list[tuple[ExperimentName, int]] = [(name, seed) for name in EXPERIMENTS for seed in SEEDS]
+    """Return the trials, sample by sample."""
+    samples: list[tuple[ExperimentName, int]] = [(name, seed) for seed in SEEDS for name in EXPERIMENTS]
     standard = tuple(mark.standard_s for mark in MARKS)
     trials = [
-        Trial(experiment=name, seed=seed, preset=REFERENCE, seconds=max(standard), measured=standard)
+        trial
         for name, seed in samples
-    ] + [
-        Trial(experiment=name, seed=seed, preset=preset, seconds=OURS_S, measured=(EARLY_S,))
-        for preset in OURS
-        for name, seed in samples
+        for trial in (
+            Trial(experiment=name, seed=seed, preset=REFERENCE, seconds=max(standard), measured=standard),
+            *(Trial(experiment=name, seed=seed, preset=preset, seconds=OURS_S, measured=(EARLY_S,)) for preset in OURS),
+        )
     ]
     if not quick:
         return trials
-    few = [t for t in trials if t.seed == SEEDS[0] and t.experiment == "A" and t.preset in (REFERENCE, DEFAULT)]
-    return shortened(few, 0.3)
+    few = [t for t in trials if (t.experiment, t.seed) == samples[0] and t.preset in (REFERENCE, DEFAULT)]
+    return shortened(few, QUICK_S)
 
 
 def _crossings(curves: Curves, marks: tuple[Mark, ...]) -> list[Figure]:
@@ -150,52 +148,6 @@ def _costs(curves: Curves) -> list[Figure]:
     return figures
 
 
-def _whole_slices(setup: Setup, trials: list[Trial], folder: Path, path: Path, *, few: bool) -> list[Figure]:
-    """Score whole slices of every sample, and draw one horizontal slice of each experiment."""
-    scores: dict[str, list[tuple[float, float]]] = {}
-    rows: dict[str, dict[str, np.ndarray]] = {}
-    captions: dict[str, str] = {}
-    samples: dict[tuple[ExperimentName, int], None] = dict.fromkeys((trial.experiment, trial.seed) for trial in trials)
-    for name, seed in samples:
-        later = recording(setup, name, seed, HELD_OUT_START_S, folder)
-        shown = views(later, slices(setup, HEIGHTS[-1:] if few else HEIGHTS))
-        mine = [trial for trial in trials if (trial.experiment, trial.seed) == (name, seed)]
-        images = _images(setup, mine, folder, shown)
-        for contestant, found in mean_scores(images, shown).items():
-            scores.setdefault(contestant, []).append(found)
-        if seed == SEEDS[0]:
-            view, row = shown[0], f"experiment {name}"
-            rows[row] = {contestant: made[view.name] for contestant, made in images.items()} | {"truth": view.truth}
-            for contestant, made in images.items():
-                decibels, similarity = view.scores(made[view.name])
-                captions[f"{row}/{contestant}"] = f"{decibels:.1f} dB, {similarity:.3f}"
-    draw_pictures(rows, path, captions=captions)
-    places = 1 if few else len(HEIGHTS)
-    note = f"mean of {len(next(iter(scores.values())))} samples: horizontal and upright, {places} of each"
-    return [
-        Figure(name=f"whole slices, {label}, {contestant}", value=value, unit=unit, better="higher", note=note)
-        for label, unit, place in (("PSNR", "dB", 0), ("SSIM", "", 1))
-        for contestant, found in scores.items()
-        for value in [float(np.mean([pair[place] for pair in found]))]
-    ]
-
-
-def _images(setup: Setup, trials: list[Trial], folder: Path, shown: list[View]) -> dict[str, dict[str, np.ndarray]]:
-    """Return every contestant's slices, by contestant and view."""
-    images = {
-        "raw (FDK)": {view.name: view.raw for view in shown},
-        "total variation": {view.name: total_variation(view) for view in shown},
-    }
-    made = {view.name: bm3d(view) for view in shown}
-    if found := {name: image for name, image in made.items() if image is not None}:
-        images["BM3D"] = found
-    for trial in trials:
-        for moment in sorted({*trial.measured, trial.seconds} if trial.preset == DEFAULT else {trial.seconds}):
-            applier = trained(setup, trial, folder, moment)
-            images[f"{trial.preset}, {moment:g} s"] = {view.name: denoised(applier, view) for view in shown}
-    return images
-
-
 def _rates(*, quick: bool) -> list[Figure]:
     """Return how fast presets train and denoise, in one run."""
     points = 128 if quick else SLICE_POINTS
@@ -241,6 +193,6 @@ def _panels(curves: Curves, marks: tuple[Mark, ...]) -> list[Panel]:
     return panels
 
 
-def _thinned(curves: Curves) -> dict[str, dict]:
+def _as_json(curves: Curves) -> dict[str, dict]:
     """Return the curves as JSON keeps them."""
     return {"-".join(map(str, key)): asdict(made) for key, made in curves.items()}

@@ -75,9 +75,8 @@ def run(output: Path, *, quick: bool = False, data: Path | None = None) -> list[
     write(figures, output / "tooth.json", quick=quick, curves=kept)
     text = "Row 0 of the detector is learnt from. Row 1, none of whose pixels were, is measured on."
     write_table(figures, output / "tooth.md", "tooth: a real scan", text)
-    draw_pictures(
-        {"row 1": images, "detail": {name: _detail(image) for name, image in images.items()}}, output / "tooth.png"
-    )
+    rows = {"row 1": images, "detail": {name: _detail(image) for name, image in images.items()}}
+    draw_pictures(rows, output / "tooth.png", unit="1/pixel")
     show(figures, "tooth: a real scan")
     return figures
 

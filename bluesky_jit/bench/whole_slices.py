@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -116,14 +116,3 @@ def bm3d(view: View) -> np.ndarray | None:
     if not installed("bm3d"):
         return None
     return np.asarray(import_module("bm3d").bm3d(view.raw, sigma_psd=view.noise))
-
-
-def mean_scores(
-    images: Mapping[str, Mapping[str, np.ndarray]], shown: Sequence[View]
-) -> dict[str, tuple[float, float]]:
-    """Return the mean PSNR and SSIM of each contestant's images, by contestant and then by view."""
-    found = {}
-    for contestant, made in images.items():
-        scores = np.array([view.scores(made[view.name]) for view in shown])
-        found[contestant] = (float(scores[:, 0].mean()), float(scores[:, 1].mean()))
-    return found
