@@ -63,6 +63,7 @@ def demo(directory: Path | None, *, turns: int, keep: bool) -> int:
             picture = draw(reports, beamline.directory / "before-after.png", f"bluesky_jit demo, run {uid[:8]}")
             _wait_for_records(beamline.settings, uid)
             console.print(_summary(reports, watch, float(np.nanmedian(latencies_ms))))
+            console.print(_quality(watch.values()))
             console.print(f"picture: {picture}")
             console.print("\nread it back (the servers are up with --keep; the files stay either way)", style="dim")
             # As they are: a frame or a broken line could not be pasted.
@@ -123,6 +124,11 @@ def _progress(values: dict[str, Any], turns: int) -> Table:
     table.add_row(
         "accuracy",
         f"{number('Learning:Accuracy', '.3f')} fresh, {number('Learning:HeldOut', '.3f')} held out (0.5 is ideal)",
+    )
+    table.add_row(
+        "quality",
+        f"{number('Learning:Unseen', '.3f')} on unseen projections, {number('Learning:WholeSlice', '.3f')} on "
+        "whole slices (below 0.75 beats raw)",
     )
     ready = values["Learning:Ready"]
     table.add_row(
@@ -200,6 +206,17 @@ def _summary(reports: list[SliceReport], watch: Watch, latency_ms: float) -> Tab
             f"[green]{figures['ssim_denoised']:.3f}[/]",
         )
     return table
+
+
+def _quality(values: dict[str, Any]) -> str:
+    """Say in one line how good the denoiser is on what it has never seen."""
+    unseen, whole = values["Learning:Unseen"], values["Learning:WholeSlice"]
+    if unseen != unseen:
+        return "quality: no projections were kept from training for long enough to be judged on"
+    return (
+        f"quality: accuracy {unseen:.3f} on projections never trained on, {whole:.3f} on whole slices of them "
+        f"(0.5 is ideal, below 0.75 beats raw); {values['Learning:ResidualVerdict']}"
+    )
 
 
 def _lines_to_paste(beamline: SimulatedBeamline, uid: str) -> str:

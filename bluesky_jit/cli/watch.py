@@ -16,6 +16,7 @@ SCALARS = (
     *("RunUid", "ReconStatus", "Projections", "FramesReceived", "FramesLost", "Turns", "Message"),
     *("UpdateRate", "UpdateNumber", "Latency", "ReconTime"),
     *("Learning:Step", "Learning:StepsPerSecond", "Learning:Accuracy", "Learning:HeldOut"),
+    *("Learning:Unseen", "Learning:WholeSlice", "Learning:ResidualVerdict"),
     *("Learning:Ready", "Learning:Reason"),
 )
 

@@ -96,11 +96,12 @@ class Choosing:
             return trial.train_step(pairs)
         return self._model.train_step(cut(pairs, self._model.preset))
 
-    def judge(self, held_out: Pairs) -> None:
-        """Compare by pairs that are never trained on."""
-        trial = self._automatic or self._warm_start
-        if trial:
-            trial.judge(held_out)
+    def judge(self, held_out: Pairs, anywhere: Pairs | None = None) -> None:
+        """Compare by pairs that are never trained on; anywhere: of places where no slice is shown."""
+        if self._automatic:
+            self._automatic.judge(held_out, anywhere)
+        elif self._warm_start:
+            self._warm_start.judge(held_out)
 
     def settled(self) -> Chosen | None:
         """Return what was settled for, once: when a comparison has ended since this was last asked."""

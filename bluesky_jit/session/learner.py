@@ -108,7 +108,9 @@ class Learner:
         )
         # Views of unequal noise, of more than two splits, are not to change places.
         buffer = PairBuffer(capacity, seed=settings.seed, swap=settings.splits == 2)
-        return PairMaking(finder, sampler, buffer, self._windows, depth=depth, seed=settings.seed)
+        return PairMaking(
+            finder, sampler, buffer, self._windows, depth=depth, seed=settings.seed, compare=preset is None
+        )
 
     # ── anybody's ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -174,11 +176,13 @@ class Learner:
         judged = self.judge()
         self._watch_incoming()
         making, batch = self._making, self._settings.batch
-        if len(making.buffer) < batch:
+        if len(making.buffer) < (batch if making.buffer.capacity else 1):
             return judged
-        self._loss = smoothed(self._loss, self._choosing.train_step(making.buffer.sample(batch)))
+        pairs = making.buffer.sample(batch)
+        self._loss = smoothed(self._loss, self._choosing.train_step(pairs))
         self._steps += 1
-        self._segment()
+        if self._segmenter is not None:
+            self._segmenter.train_step(pairs)
         settled = self._choosing.settled()
         if settled is not None:
             self._adopt(settled)
@@ -200,7 +204,7 @@ class Learner:
             judging.guard_has_moved()
         guard, unseen, whole = making.guard.take(), making.unseen.take(), making.whole.take()
         if guard is not None:
-            choosing.judge(guard)
+            choosing.judge(guard, making.anywhere.take())
             self._judge_segmentation(guard)
         has_learned = choosing.model.step > 0
         if choosing.is_trying:
@@ -252,11 +256,6 @@ class Learner:
         # Nothing is to be kept back from now on.
         making.jumped.set()
         self._choosing.model.restart_average()
-
-    def _segment(self) -> None:
-        """Let the network that segments take a step, too."""
-        if self._segmenter is not None:
-            self._segmenter.train_step(self._making.buffer.sample(self._settings.batch))
 
     def _judge_segmentation(self, held_out: Pairs) -> None:
         """Show a segmentation as long as it misses fewer labels, of pairs never trained on, than a threshold does."""

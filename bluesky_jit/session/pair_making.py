@@ -70,8 +70,10 @@ class PairMaking:
         *,
         depth: int,
         seed: int,
+        compare: bool = False,
     ) -> None:
-        """Begin; depth: slices that a slab to be denoised has."""
+        """Begin; depth: slices that a slab to be denoised has; compare: judge by all of the guard region, too."""
+        self._compare = compare
         self._finder = finder
         self._sampler = sampler
         self.buffer = buffer
@@ -89,6 +91,8 @@ class PairMaking:
         self.incoming: Latest[Pairs] = Latest()
         """Pairs of projections that are kept from training: what comes in, while a cut lasts."""
         self.guard: Latest[Pairs] = Latest()
+        self.anywhere: Latest[Pairs] = Latest()
+        """Pairs of the guard region, wherever no slice is shown."""
         self.unseen: Latest[Unseen] = Latest()
         self.whole: Latest[WholeSlice] = Latest()
         self.worth_judging = False
@@ -127,7 +131,7 @@ class PairMaking:
             return self._make_unseen(reconstruction, shown, newest)
         if not train:
             return self._make_guard(reconstruction)
-        if self._has_enough():
+        if not self.buffer.wants_pairs(PICKS_PER_PAIR):
             return False
         splits = reconstruction.pairs(
             self._sampler.train(), until=self._windows.until(newest, worth_judging=self.worth_judging)
@@ -148,11 +152,6 @@ class PairMaking:
         self._batches += 1
         return True
 
-    def _has_enough(self) -> bool:
-        """Tell whether the buffer is full of pairs that the trainer has not yet made use of."""
-        counts, capacity = self.buffer.counts(), self.buffer.capacity
-        return counts.buffered >= capacity and counts.sampled < PICKS_PER_PAIR * (counts.pushed - capacity)
-
     def _pairs_of(self, splits: np.ndarray) -> Pairs:
         return make_pairs(splits, rng=self._rng)
 
@@ -160,6 +159,9 @@ class PairMaking:
         splits = reconstruction.pairs(self._sampler.held_out())
         if splits is not None:
             self.guard.put(self._pairs_of(splits))
+        anywhere = reconstruction.pairs(self._sampler.held_out(anywhere=True)) if self._compare else None
+        if anywhere is not None:
+            self.anywhere.put(self._pairs_of(anywhere))
         return splits is not None
 
     def _make_unseen(self, reconstruction: Reconstructor, shown: dict[str, Grid], newest: int) -> bool:
