@@ -1,4 +1,4 @@
-"""Scores of whole slices over samples: networks beside what needs no learning; one slice of each experiment is drawn."""
+"""Scores of whole slices over samples, of networks and of what needs no learning; and one slice of each experiment."""
 
 from __future__ import annotations
 
