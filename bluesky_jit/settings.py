@@ -175,7 +175,7 @@ class LearnSettings:
     """Pairs kept for training. 0: each is trained on once, as it comes."""
     splits: int = 2
     """Parts that projections are dealt to in turn; each makes an image by itself. Of more than 2, a network learns to
-    predict the mean of the others from one, which is noisier."""
+    predict the mean of the others from one, which came out worse than 2."""
     frame_spacing: int = 60
     """Projections between the time frames of presets that look at several; a multiple of the number of splits."""
     unseen_every: int = 4

@@ -14,8 +14,8 @@ from bluesky_jit.tomo.overview import POINTS
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
 WINDOWS_BETWEEN = 8
-"""Windows of new projections between two looks for the sample: one takes a twentieth of a second, and turns of the
-paper's scanner 1.8 s, so that it is one part in 300 of a core's time."""
+"""Windows of new projections between two looks for the sample. With the paper's scanner a look takes 0.15 s of one core
+and a window 1.8 s to come, so that this is one part in a hundred."""
 MOVED_POINTS = 2
 """Points of the overview by which a side must have moved to be followed; noise moves it by one."""
 
