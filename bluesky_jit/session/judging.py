@@ -104,12 +104,13 @@ class Judging:
     def unseen_window(self, model: Model, weights: Weights, unseen: Unseen) -> None:
         """Judge pairs and whole slices of projections none of which was trained on."""
         each = [model.accuracy(cut(batch, model.preset)) for batch in unseen.batches]
-        self.unseen = float(np.mean(each))
         scatter = float(np.std(each, ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else math.nan
-        self.readiness.unseen(Accuracy(value=self.unseen, uncertainty=scatter))
+        patches = Accuracy(value=float(np.mean(each)), uncertainty=scatter)
         figures = {whole.name: self._accuracy_of(weights, whole) for whole in unseen.slices}
+        self.readiness.unseen(patches)
         for name, figure in figures.items():
             self.readiness.whole(name, figure)
+        self.unseen = patches.value
         self.whole_slice = max((figure.value for figure in figures.values()), default=math.nan)
 
     def whole(self, weights: Weights, whole: WholeSlice) -> Doubt:

@@ -61,7 +61,8 @@ class Training:
     def _train(self, run: LiveRun, learner: Learner) -> bool:
         worked = learner.judge(learning=False) if self._session.paused else learner.train()
         doubt = learner.doubts.take()
-        if doubt is not None and doubt.whole.name == DOUBT_OF and learner.ready:
+        # The doubt of a slice that is not shown would be of no use to anybody.
+        if doubt is not None and doubt.whole.name == DOUBT_OF and doubt.figure.judged and learner.ready:
             self._session.published(_update(run, doubt, self._session.update_number))
         return worked
 
