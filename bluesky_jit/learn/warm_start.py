@@ -108,7 +108,7 @@ class WarmStart:
             return
         fresh, its = self._compare()
         figures = (
-            f"held-out accuracy {its:.3f} of the registered model {self._name}, {fresh:.3f} of a fresh one, after "
+            f"held-out accuracy {its:.4f} of the registered model {self._name}, {fresh:.4f} of a fresh one, after "
             f"{self._taken} steps of each"
         )
         if its < fresh and self._registered is not None:

@@ -200,7 +200,7 @@ def test_what_cannot_keep_up_gives_way_to_the_cheaper_on_the_sample(sample):
     choice, _ = on_sample(sample, steps=20, pace=replace(PACE, slice_s=0.05))
 
     assert choice.preset.name == "unet-fast"
-    assert "is best of those that make 10 updates a second" in choice.reason
+    assert "of those that make 10 updates a second its held-out accuracy" in choice.reason
 
 
 # ── the choice ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -214,7 +214,7 @@ def test_the_best_is_chosen_and_the_reason_says_why(caplog):
     assert choice.preset.name == "unet-fast-z3"
     assert choice.model is models["unet-fast-z3"]
     assert choice.reason == (
-        "auto chose unet-fast-z3: held-out accuracy 0.520 is best, after 0.1 s of each "
+        "auto chose unet-fast-z3: its held-out accuracy, 0.520, is best after 0.1 s of each "
         "(unet-fast 0.540, unet-fast-t3 0.530); buffer 540; patches mixed"
     )
     assert choice.reason in [record.getMessage() for record in caplog.records]
@@ -247,7 +247,7 @@ def test_equals_go_to_the_simpler():
     choice = settled(automatic)
 
     assert choice.preset.name == "unet-fast"
-    assert "0.522 is as good as the best, and simpler" in choice.reason
+    assert "0.522, is as good as the best, and it is simpler, after" in choice.reason
 
 
 def test_equals_of_equal_size_go_to_the_first():
@@ -259,7 +259,7 @@ def test_inference_that_is_too_slow_gives_way_to_the_cheaper():
     choice = settled(faked(ACCURACIES, inference_s={"unet-fast-z3": 0.08, "unet-fast-t3": 0.06})[0])
 
     assert choice.preset.name == "unet-fast-t3"
-    assert "0.530 is best of those that make 10 updates a second" in choice.reason
+    assert "of those that make 10 updates a second its held-out accuracy, 0.530, is best" in choice.reason
 
 
 def test_reconstruction_of_more_slices_counts_too():
