@@ -1,8 +1,8 @@
 """Draw what the residual shows of an honest, a blurring and an inventing network: docs/images/residual.png.
 
 Run `python docs/make_residual_picture.py`. A turn of the demo's tablet is simulated (experiment A, 192 columns, 1000
-photons a pixel) and the default network trained on it for 1500 steps; the others are Gaussian blur of the raw slice, and
-the honest slice with a crack drawn into it that is not there. The captions are those of `residual_figure`.
+photons a pixel) and the default network trained on it for 1500 steps; the others are Gaussian blur of the raw slice,
+and the honest slice with a crack drawn into it that is not there. The captions are those of `residual_figure`.
 """
 
 from __future__ import annotations
@@ -117,14 +117,17 @@ def main() -> None:
             (f"residual (±4 of its noise), correlation {found.correlation:.2f}", residual, "gray", -4, 4),
             (f"doubt: times what noise explains, at most {np.nanmax(found.doubt):.1f}", found.doubt, "magma", 0, 6),
         )
-        for place, (title, image, colours, bottom, top) in zip(row, panels, strict=True):
-            drawn = place.imshow(image, cmap=colours, vmin=bottom, vmax=top, origin="lower")
+        drawn = [
+            place.imshow(image, cmap=colours, vmin=bottom, vmax=top, origin="lower")
+            for place, (_, image, colours, bottom, top) in zip(row, panels, strict=True)
+        ]
+        for place, (title, *_) in zip(row, panels, strict=True):
             place.set_title(title, fontsize=8)
             place.set_xticks([])
             place.set_yticks([])
             for edge in place.spines.values():
                 edge.set_visible(False)
-        figure.colorbar(drawn, ax=row[-1], shrink=0.8)
+        figure.colorbar(drawn[-1], ax=row[-1], shrink=0.8)
         row[0].set_xlabel(found.verdict.split(":")[0], fontsize=9, loc="left")
         ratios = ", ".join(f"{ratio:.2f}" for ratio in found.spectrum_ratio)
         sys.stdout.write(
