@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from bluesky_jit.learn import trainer as trainer_module
 from bluesky_jit.learn.cuda_step import CudaStep
-from bluesky_jit.learn.trainer import Trainer
+from bluesky_jit.learn.device import training_device
+from bluesky_jit.learn.trainer import Trainer, first_losses
 from bluesky_jit.messages import Pairs
+
+
+@pytest.fixture(autouse=True)
+def ask_anew() -> Iterator[None]:
+    """The device is found out once a process: here, in each test."""
+    training_device.cache_clear()
+    yield
+    training_device.cache_clear()
 
 
 class Again:
@@ -100,4 +111,32 @@ def test_the_cpu_is_used_where_there_is_no_gpu(scene, monkeypatch):
     trainer.train_step(scene.pairs(4, seed=0))
     assert {tensor.device.type for tensor in trainer.state_dict()["network"].values()} == {"cpu"}
     assert not isinstance(trainer._step, CudaStep)
-    assert math.isfinite(trainer.accuracy(scene.pairs(4, seed=1)))
+
+
+@pytest.fixture
+def gpu(monkeypatch) -> None:
+    """PyTorch says that it has a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+
+def test_a_gpu_that_does_not_run_the_step_is_not_used_and_the_log_says_why(gpu, caplog):
+    def losses(name: str, steps: int) -> list[float]:
+        raise RuntimeError("CUDA error: an illegal memory access\nand a long story")
+
+    with caplog.at_level(logging.WARNING, logger="bluesky_jit.learn.device"):
+        assert training_device(losses) == "cpu"
+    assert caplog.messages == [
+        "training stays on the CPU, for the GPU does not run it: CUDA error: an illegal memory access"
+    ]
+
+
+@pytest.mark.parametrize(("gain", "device"), [(1.001, "cuda"), (1.1, "cpu"), (math.nan, "cpu")])
+def test_a_gpu_is_used_when_it_trains_as_the_cpu_does(gpu, gain, device):
+    def losses(name: str, steps: int) -> list[float]:
+        return [(gain if name == "cuda" else 1.0) * 1.5**-step for step in range(steps)]
+
+    assert training_device(losses) == device
+
+
+def test_what_devices_are_compared_by_is_the_same_each_time():
+    assert first_losses("cpu", 3) == first_losses("cpu", 3)
