@@ -19,8 +19,10 @@ from bluesky_jit.learn.quality import (
     Readiness,
     ResidualFigure,
     accuracy_of_slice,
+    beats_raw,
     middle,
     residual_figure,
+    suspicious,
 )
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
@@ -48,7 +50,7 @@ class Judging:
 
     def __init__(self, *, splits: int = 2) -> None:
         self._limit = beats_raw(splits)
-        self.readiness = Readiness(limit=self._limit)
+        self.readiness = Readiness(limit=self._limit, suspicious=suspicious(splits))
         self.jumps = 0
         self._jump = JumpDetector()
         self._drift = Drift()
@@ -150,15 +152,6 @@ class Judging:
         self.held_out = math.nan
         self.drift = math.nan
         self.residual: ResidualFigure | None = None
-
-
-def beats_raw(splits: int) -> float:
-    """Return the accuracy below which a denoised slice is better than the raw one on show, the mean of K splits.
-
-    Of noise variance σ² in each, the raw slice has σ²/K and the target, the mean of the K − 1 others, σ²/(K − 1):
-    α = (σ²/K + σ²/(K − 1)) / (σ² + σ²/(K − 1)), which is 0.75 for two.
-    """
-    return (2 * splits - 1) / splits**2
 
 
 def cut_slab(slab: np.ndarray, preset: Preset) -> np.ndarray:

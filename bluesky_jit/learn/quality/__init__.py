@@ -7,7 +7,9 @@ from bluesky_jit.learn.quality.accuracy import (
     accuracy,
     accuracy_of_patches,
     accuracy_of_slice,
+    beats_raw,
     middle,
+    suspicious,
 )
 from bluesky_jit.learn.quality.drift import Drift, DriftFigure
 from bluesky_jit.learn.quality.jump import JumpDetector
@@ -27,10 +29,12 @@ __all__ = [
     "accuracy",
     "accuracy_of_patches",
     "accuracy_of_slice",
+    "beats_raw",
     "data_range",
     "dice",
     "middle",
     "psnr",
     "residual_figure",
     "ssim",
+    "suspicious",
 ]

@@ -9,14 +9,6 @@ import numpy as np
 
 from bluesky_jit.messages import Pairs
 
-BEATS_RAW = 0.75
-"""Accuracy below which the denoised slice is better than the raw one on show.
-
-With noise variance σ² in each half, α = (error + σ²) / 2σ². The raw slice averages both halves, so its own error is
-σ²/2, which is α = 0.75. (α < 1 merely beats one half.)
-"""
-SUSPICIOUS = 0.45
-"""Accuracy that no denoiser of independent noise reaches (0.5 is ideal)."""
 BLOCK = 16
 """Points along a side of the blocks whose scatter gives the uncertainty of a whole slice's accuracy: far longer than
 noise is correlated over."""
@@ -28,6 +20,24 @@ class Accuracy:
 
     value: float = math.nan
     uncertainty: float = math.nan
+
+
+def beats_raw(splits: int) -> float:
+    """Return the accuracy below which a denoised slice is better than the raw one on show, the mean of K splits.
+
+    Of noise variance σ² in each, the raw slice has σ²/K and the target, the mean of the K − 1 others, σ²/(K − 1):
+    α = (σ²/K + σ²/(K − 1)) / (σ² + σ²/(K − 1)), which is 0.75 for two. (α < 1 merely beats one split.)
+    """
+    return (2 * splits - 1) / splits**2
+
+
+def suspicious(splits: int) -> float:
+    """Return the accuracy that no denoiser of independent noise reaches: a tenth below the ideal, which is 1/K."""
+    return 0.9 / splits
+
+
+BEATS_RAW = beats_raw(2)
+SUSPICIOUS = suspicious(2)
 
 
 def middle(slabs: np.ndarray) -> np.ndarray:

@@ -32,12 +32,14 @@ class Readiness:
         self,
         *,
         limit: float = BEATS_RAW,
+        suspicious: float = SUSPICIOUS,
         evaluations: int = 3,
         oldest_s: float = 30.0,
         oldest_unseen_s: float = 300.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = limit
+        self._suspicious = suspicious
         self._evaluations = evaluations
         self._oldest_s = oldest_s
         self._oldest_unseen_s = oldest_unseen_s
@@ -134,7 +136,7 @@ class Readiness:
         """Return why the denoised slice is shown."""
         value = self.held_out
         where = "in the guard region" if self.provisional else "on projections never trained on"
-        if value < SUSPICIOUS:
+        if value < self._suspicious:
             return (
                 f"accuracy {value:.3f} {where} is below ideal, so do not trust it: the halves differ by more than "
                 "noise (motion, few angles), or these projections were learnt by heart"

@@ -22,12 +22,16 @@ def test_accuracy_of_the_truth_is_a_half(scene):
     assert quality.accuracy(truth, held_out) == pytest.approx(0.5, abs=0.01)
 
 
-def test_accuracy_of_the_mean_of_both_halves_as_seen_by_a_third_is_three_quarters():
-    """The raw slice on show averages both halves: what the limit of readiness stands for."""
+@pytest.mark.parametrize("splits", [2, 3, 5])
+def test_the_limits_are_the_accuracies_of_the_raw_slice_and_of_a_perfect_one(splits):
+    """Measured as if the raw slice, the mean of all splits, could be judged by a target that it does not contain."""
     rng = np.random.default_rng(0)
-    u, v, target = rng.normal(size=(3, 50, 1, 1, 40, 40))
-    error = np.sum(((u + v) / 2 - target) ** 2) / np.sum((u - target) ** 2)
-    assert error == pytest.approx(quality.BEATS_RAW, abs=0.01)
+    u, *others = rng.normal(size=(splits, 400, 400))
+    target, raw = np.mean(others, axis=0), np.sqrt(1 / splits) * rng.normal(size=(400, 400))
+    noise = np.sum((u - target) ** 2)
+    assert np.sum((raw - target) ** 2) / noise == pytest.approx(quality.beats_raw(splits), abs=0.01)
+    assert 0.9 * np.sum(target**2) / noise == pytest.approx(quality.suspicious(splits), abs=0.01)
+    assert (quality.BEATS_RAW, quality.SUSPICIOUS) == (0.75, 0.45)
 
 
 def test_accuracy_is_the_mean_over_pairs_of_the_middle_slices():
