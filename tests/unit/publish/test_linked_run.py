@@ -5,7 +5,7 @@ from dataclasses import replace
 import event_model
 import numpy as np
 
-from bluesky_jit.messages import AnglesUsed, ImageKind, RunOpened, RunStart, RunStop, SessionStatus, Update
+from bluesky_jit.messages import AnglesUsed, ImageKind, Learning, RunOpened, RunStart, RunStop, SessionStatus, Update
 from bluesky_jit.publish.linked_run import LinkedRun
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
@@ -91,6 +91,17 @@ def test_learning_is_recorded_once_a_second_and_at_the_stop():
     documents += run.stop(STOP)
     times = [document["time"] for name, document in documents if name == "event"]
     np.testing.assert_allclose(times, [0.0, 1.0, 2.0, 2.4])
+
+
+def test_what_is_known_of_the_denoiser_is_on_record():
+    learning = Learning(
+        unseen=0.57, whole_slice=0.58, residual_variance=0.97, residual_verdict="like noise", jumps=1, chosen="auto"
+    )
+    [data] = events(linked_run().status(SessionStatus(time_s=1.0, run_uid="r", learning=learning)))
+    assert (data["unseen"], data["whole_slice"], data["residual_variance"]) == (0.57, 0.58, 0.97)
+    assert (data["residual_verdict"], data["jumps"], data["chosen"]) == ("like noise", 1, "auto")
+    assert np.isnan(data["drift"])
+    assert (data["refused"], data["pairs_per_s"], data["samples_per_s"]) == (0, 0.0, 0.0)
 
 
 def test_the_documents_are_valid_ones():

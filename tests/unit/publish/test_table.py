@@ -55,6 +55,37 @@ def test_dotted_sources_reach_into_learning():
     assert read("Learning:Step", STATUS) == (7, "NO_ALARM")
 
 
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("Learning:HeldOut", "held_out", 0.56),
+        ("Learning:Unseen", "unseen", 0.57),
+        ("Learning:WholeSlice", "whole_slice", 0.58),
+        ("Learning:ResidualVariance", "residual_variance", 0.97),
+        ("Learning:ResidualCorrelation", "residual_correlation", -0.02),
+        ("Learning:ResidualVerdict", "residual_verdict", "the residual looks like noise"),
+        ("Learning:Drift", "drift", 0.003),
+        ("Learning:Jumps", "jumps", 2),
+        ("Learning:Refused", "refused", 3),
+        ("Learning:Chosen", "chosen", "auto chose fast: it is best"),
+        ("Learning:Buffered", "buffered", 640),
+        ("Learning:PairsPerSecond", "pairs_per_s", 900.0),
+        ("Learning:SamplesPerSecond", "samples_per_s", 15_000.0),
+    ],
+)
+def test_every_figure_of_learning_has_a_pv(name, field, value):
+    status = replace(STATUS, learning=Learning(**{field: value}))
+    assert read(name, status) == (value, "NO_ALARM")
+
+
+def test_a_flush_is_momentary_and_takes_0_or_1():
+    line = table.row("Learning:Flush")
+    assert line.momentary
+    assert table.checked(line, 1, OPENED) is True
+    with pytest.raises(ValueError, match="give 0 or 1"):
+        table.checked(line, 2, OPENED)
+
+
 def test_center_is_the_column_of_the_axis():
     value, _ = read("Center", STATUS, OPENED)
     u, _, w = OPENED.geometry.matrices(np.array([0.0]))[0] @ [0, 0, 0, 1]
