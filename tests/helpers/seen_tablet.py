@@ -6,10 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pytest
 
 from bluesky_jit.learn.buffer import PairBuffer
-from bluesky_jit.learn.model import Applier, make_denoiser, make_model
+from bluesky_jit.learn.model import make_denoiser, make_model
 from bluesky_jit.messages import FrameKind, Pairs, ProjectionBlock
 from bluesky_jit.tomo.geometry import ConeGeometry
 from bluesky_jit.tomo.grid import Grid
@@ -131,8 +130,8 @@ def make_sample(name: ExperimentName, *, seed: int = 5) -> Sample:
     return Sample(shown=shown, elsewhere=[halves(first, grid) for grid in elsewhere])
 
 
-def train(sample: Sample, *, steps: int = 600) -> Applier:
-    """Train the default network on slices apart from those on show."""
+def train(sample: Sample, *, steps: int = 600) -> Network:
+    """Train the default network on slices apart from those on show; return it as a function of a slice (ny, nx)."""
     rng = np.random.default_rng(0)
     model, buffer = make_model("unet-fast", seed=0), PairBuffer(640, seed=0)
     for step in range(steps):
@@ -147,27 +146,12 @@ def train(sample: Sample, *, steps: int = 600) -> Applier:
         model.train_step(buffer.sample(32))
     denoiser = make_denoiser("unet-fast")
     denoiser.load(model.snapshot())
-    return denoiser
+    return lambda image: denoiser.apply(image[None, None])
 
 
-@pytest.fixture(scope="session")
-def samples() -> dict[str, Sample]:
-    return {"A": make_sample("A"), "B": make_sample("B")}
-
-
-@pytest.fixture(scope="session")
-def networks(samples) -> dict[str, Network]:
-    """Return a network trained on each experiment, as a function of a slice (ny, nx)."""
-    trained = {name: train(sample) for name, sample in samples.items()}
-    return {name: lambda image, it=it: it.apply(image[None, None]) for name, it in trained.items()}
-
-
-@pytest.fixture(scope="session")
-def other_network(samples) -> Network:
-    """Return a network trained on a sample without detail: a smooth ball, seen with the scanner's noise."""
+def other_sample(sample: Sample) -> Sample:
+    """Return a sample without detail, a smooth ball, seen with the same scanner's noise; nothing of it is on show."""
     y, x = np.mgrid[:N_U, :N_U] - N_U / 2
     ball = (0.03 * np.exp(-(x**2 + y**2) / (2 * 40**2))).astype(np.float32)
-    seen = samples["A"].pure_noise("XY")
-    both = ball + np.stack([seen.u, seen.v]) - seen.truth
-    trained = train(Sample(shown={}, elsewhere=[both]))
-    return lambda image: trained.apply(image[None, None])
+    seen = sample.pure_noise("XY")
+    return Sample(shown={}, elsewhere=[ball + np.stack([seen.u, seen.v]) - seen.truth])
