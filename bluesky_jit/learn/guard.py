@@ -26,7 +26,7 @@ class Guard:
     @classmethod
     def across(cls, region: Region, *, thickness_mm: float) -> Guard:
         """Make the slab through the middle that crosses horizontal slices at every height and most upright ones."""
-        normal = 1 / np.array(region.half_extents_mm)
+        normal = 1 / spread_mm(region)
         x, y, z = (float(value) for value in normal / np.linalg.norm(normal))
         return cls(normal=(x, y, z), offset_mm=float(np.dot((x, y, z), region.centre_mm)), thickness_mm=thickness_mm)
 
@@ -43,3 +43,12 @@ class Guard:
     def holds(self, corners: np.ndarray) -> np.ndarray:
         """Return which patches, given by their corners (…, 8, 3), lie wholly in the slab."""
         return np.all(abs(self.distances(corners)) <= self.thickness_mm / 2, axis=-1)
+
+
+def spread_mm(region: Region) -> np.ndarray:
+    """Return how far a region reaches along x, y and z, but of a flat one half as far as it is wide.
+
+    Across its flat side the guard would be all of it.
+    """
+    extents = np.array(region.half_extents_mm)
+    return np.maximum(extents, np.median(extents) / 2)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bluesky_jit.learn.guard import Guard
+from bluesky_jit.learn.guard import Guard, spread_mm
 from bluesky_jit.learn.poses import Poses, along, collect, inside, moved_into, near_slices, rotations, voxels_mm
 from bluesky_jit.learn.region import Region
 from bluesky_jit.tomo.grid import Grid
@@ -103,7 +103,7 @@ class PatchSampler:
     def _guard_across(self, region: Region) -> Guard:
         """Make the guard: as thick as patches need, but no more of a small region than the shortest patches do."""
         thinnest = FEWEST_ROWS * self._voxel_mm / FILL
-        thickness_mm = min(1.25 * self._patch * self._voxel_mm, max(0.3 * min(region.half_extents_mm), thinnest))
+        thickness_mm = min(1.25 * self._patch * self._voxel_mm, max(0.3 * float(spread_mm(region).min()), thinnest))
         return Guard.across(region, thickness_mm=thickness_mm)
 
     def _require_room(self) -> None:
@@ -153,7 +153,9 @@ class PatchSampler:
 
         def whole(count: int, steps: np.ndarray) -> Poses:
             steps = along(self.guard, steps)
-            across = np.tile(self.guard.normal, (count, 1))
+            # Into the guard by the way that leads out of the region least: not across its flat side.
+            way = np.asarray(self.guard.normal) * np.square(self.region.half_extents_mm)
+            across = np.tile(way / np.linalg.norm(way), (count, 1))
             return moved_into(self.guard, rng, self.region.draw(rng, count), steps, across, shape), steps
 
         def allowed(corners: np.ndarray) -> np.ndarray:

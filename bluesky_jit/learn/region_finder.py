@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,8 @@ from bluesky_jit.settings import REGION_NUMBERS, LearnSettings
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.overview import POINTS
 from bluesky_jit.tomo.reconstructor import Reconstructor
+
+logger = logging.getLogger(__name__)
 
 WINDOWS_BETWEEN = 8
 """Windows of new projections between two looks for the sample. With the paper's scanner a look takes 0.15 s of one core
@@ -67,6 +70,12 @@ class RegionFinder:
         if isinstance(self.region, Cylinder) and moved_mm <= MOVED_POINTS * 2 * field.radius_mm / POINTS:
             return False
         self.region = found
+        (x, y, z), (radius, _, half_height) = found.centre_mm, found.half_extents_mm
+        logger.info(
+            "patches come from %s: radius %.3g mm, height %.3g mm, around x %.3g, y %.3g, z %.3g mm",
+            "the whole field, for no sample stands out of it" if sample is None else "around the sample",
+            *(radius, 2 * half_height, x, y, z),
+        )
         return True
 
 

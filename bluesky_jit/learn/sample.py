@@ -60,11 +60,9 @@ def cylinder_in(overview: Overview, geometry: Geometry) -> Cylinder | None:
         x, y, radius_mm = 0.0, 0.0, field.radius_mm
     else:
         x, y, radius_mm = _circle(points[0][is_sample.any(axis=0)][:, :2], field.radius_mm, voxel_mm)
-    return Cylinder(
-        radius_mm=radius_mm,
-        half_height_mm=max((high - low) / 2, voxel_mm),
-        centre_mm=(x, y, (low + high) / 2),
-    )
+    half_height = min(max((high - low) / 2, voxel_mm), field.half_height_mm)
+    up = float(np.clip((low + high) / 2, half_height - field.half_height_mm, field.half_height_mm - half_height))
+    return Cylinder(radius_mm=radius_mm, half_height_mm=half_height, centre_mm=(x, y, up))
 
 
 def _sample_in(overview: Overview, inside: np.ndarray, distance_mm: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
@@ -86,7 +84,7 @@ def _sample_in(overview: Overview, inside: np.ndarray, distance_mm: np.ndarray) 
     likely = inside & (image > np.maximum(LIKELY * sigma, PART * level))
     # What is real is as wide as the means at least; threads of noise are not.
     labels = np.zeros(likely.shape, dtype=np.int32)
-    label(binary_opening(likely, np.ones((SMOOTHED,) * 3)), output=labels)
+    label(binary_opening(likely, np.ones(np.minimum(SMOOTHED, likely.shape))), output=labels)
     certain = np.bincount(labels.ravel(), weights=(sure & (image > PART * level)).ravel()) >= FEWEST
     certain[0] = False
     return image, level, certain[labels]

@@ -36,12 +36,16 @@ def make_overview(reconstructor: Reconstructor, *, points: int = POINTS) -> Over
     geometry, n_projections = binned.geometry, len(binned.projections)
     if n_projections < FEWEST:
         return None
+    # A detector of few rows has no large pixels; there the filter takes away what is finer.
+    finer = max(1, geometry.n_u // points)
     # On this processor: it is far too little for another one.
-    coarse = FilteredBackprojection(geometry, n_projections=n_projections, filter="hann", kernel="numba")
+    coarse = FilteredBackprojection(
+        geometry, n_projections=n_projections, filter="hann", filter_cutoff=1 / finer, kernel="numba"
+    )
     for block in (binned.dark, binned.flat, binned.projections):
         coarse.push(block)
     coarse.settle(drained=True)
-    voxel_mm, radius_mm, half_height_mm = geometry.voxel_mm, geometry.radius_mm, geometry.half_height_mm
+    voxel_mm, radius_mm, half_height_mm = finer * geometry.voxel_mm, geometry.radius_mm, geometry.half_height_mm
     across, high = (2 * int(extent // voxel_mm) + 1 for extent in (radius_mm, half_height_mm))
     grid = Grid.volume(voxel_mm=voxel_mm, shape=(high, across, across))
     splits = coarse.pairs((grid,))

@@ -46,7 +46,13 @@ BOX = Box(low_mm=(-10.0, -40.0, 2.0), high_mm=(40.0, 5.0, 34.0))
 ASIDE = Cylinder(radius_mm=20.0, half_height_mm=15.0, centre_mm=(15.0, -20.0, 8.0))
 
 
-@pytest.mark.parametrize("region", [REGION, ASIDE, BOX], ids=["cylinder", "aside", "box"])
+FLAT = Cylinder(radius_mm=40.0, half_height_mm=0.5)
+PLATE = Box(low_mm=(-0.5, -30.0, -30.0), high_mm=(0.5, 30.0, 30.0))
+
+
+@pytest.mark.parametrize(
+    "region", [REGION, ASIDE, BOX, FLAT, PLATE], ids=["cylinder", "aside", "box", "few rows", "plate"]
+)
 @pytest.mark.parametrize("shown", [(), orthogonal_slices(), TILTED], ids=["nothing", "orthogonal", "tilted"])
 @pytest.mark.parametrize("depth", [1, 7])
 def test_training_never_touches_the_guard_and_held_out_patches_never_leave_it(region, shown, depth):
@@ -60,7 +66,7 @@ def test_training_never_touches_the_guard_and_held_out_patches_never_leave_it(re
         assert np.all(abs(drawn.guard.distances(grid.points())) <= drawn.guard.thickness_mm / 2)
 
 
-@pytest.mark.parametrize("region", [ASIDE, BOX], ids=["aside", "box"])
+@pytest.mark.parametrize("region", [ASIDE, BOX, FLAT, PLATE], ids=["aside", "box", "few rows", "plate"])
 def test_the_guard_crosses_the_middle_of_any_region(region):
     guard = PatchSampler(region, voxel_mm=VOXEL_MM).guard
     assert guard.distances(np.array(region.centre_mm)) == pytest.approx(0, abs=1e-9)

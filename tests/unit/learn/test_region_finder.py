@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -52,9 +53,13 @@ def test_until_the_sample_has_been_found_patches_come_from_all_that_is_seen():
     assert not made.update(FilteredBackprojection(GEOMETRY, n_projections=PER_TURN, kernel="numba"))
 
 
-def test_the_region_is_around_the_sample_and_follows_it_when_it_has_moved():
+def test_the_region_is_around_the_sample_and_follows_it_when_it_has_moved(caplog):
     made, scan = finder(), Scan()
-    assert made.update(scan.turns(ball_at(5, 0, -6)))
+    with caplog.at_level(logging.INFO, logger="bluesky_jit.learn.region_finder"):
+        assert made.update(scan.turns(ball_at(5, 0, -6)))
+    told = [record.getMessage() for record in caplog.records if record.name == "bluesky_jit.learn.region_finder"]
+    assert len(told) == 1
+    assert told[0].startswith("patches come from around the sample: radius ")
     assert made.region.centre_mm == pytest.approx((5, 0, -6), abs=1.0)
     assert made.region.half_extents_mm == pytest.approx((8, 8, 8), abs=2.0)
     first = made.region

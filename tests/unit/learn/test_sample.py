@@ -140,6 +140,16 @@ def test_in_an_extended_field_the_whole_of_a_wide_sample_is_found():
     assert found.centre_mm == pytest.approx((0, 0, 0), abs=voxel_mm(geometry))
 
 
+def test_a_detector_of_two_rows_shows_where_the_sample_is_too():
+    geometry = ParallelGeometry(n_u=256, n_v=2, pixel_mm=0.5)
+    integrals = line_integrals(geometry, [Ball((10.0, -5.0, 0.0), 20.0, 0.02)], ANGLES_RAD)
+    found = find_sample(measured(geometry, integrals, photons=200))
+    assert found is not None
+    assert found.centre_mm == pytest.approx((10, -5, 0), abs=voxel_mm(geometry))
+    assert found.radius_mm == pytest.approx(20.0, abs=2 * voxel_mm(geometry))
+    assert found.half_height_mm == field_cylinder(geometry).half_height_mm
+
+
 def test_half_a_turn_of_a_parallel_beam_is_enough():
     angles_rad = ANGLES_RAD / 2
     integrals = line_integrals(PARALLEL, [Ball((4.0, 0, 0), 8.0, 0.03)], angles_rad)
