@@ -29,7 +29,7 @@ def test_auto_chooses_a_preset_says_why_and_goes_on_with_it(streams: dict, monke
         assert run.learner.weights is None
     learned = run.learner.learning(paused=False)
     chosen = preset_named(learned.preset)
-    assert learned.chosen.startswith(f"auto chose {chosen.name}: held-out accuracy")
+    assert learned.chosen.startswith(f"auto chose {chosen.name}: its held-out accuracy")
     assert "buffer " in learned.chosen
     step = learned.step
     run.learn(25)
