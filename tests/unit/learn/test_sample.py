@@ -18,7 +18,7 @@ from sim_devices.physics import Detector, DetectorPhysics
 from tests.helpers.analytic_balls import Ball, line_integrals
 
 CONE = ConeGeometry(n_u=96, n_v=80, pixel_mm=1.6, source_axis_mm=441.4, source_detector_mm=1069.0)
-PARALLEL = ParallelGeometry(n_u=128, n_v=96, pixel_mm=0.5)
+PARALLEL = ParallelGeometry(n_u=128, n_v=64, pixel_mm=0.5)
 GEOMETRIES = pytest.mark.parametrize("geometry", [CONE, PARALLEL], ids=["cone", "parallel"])
 ANGLES_RAD = 2 * np.pi * np.arange(100) / 100
 
@@ -160,7 +160,7 @@ def test_half_a_turn_of_a_parallel_beam_is_enough():
 
 
 @GEOMETRIES
-@pytest.mark.parametrize(("photons", "flats"), [(10, 10), (10, 50), (100, 2), (3000, 10)])
+@pytest.mark.parametrize(("photons", "flats"), [(10, 10), (100, 2)])
 def test_without_a_sample_the_region_is_the_field(geometry, photons, flats):
     nothing = np.zeros((len(ANGLES_RAD), geometry.n_v, geometry.n_u))
     scan = measured(geometry, nothing, photons=photons, flats=flats)
