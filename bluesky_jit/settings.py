@@ -22,7 +22,7 @@ POSITIVE = {
     "intake": ("queue_frames",),
     "tomo": ("turns", "memory_gb", "angles_per_turn", "saturation_counts", "workers"),
     "slices": ("voxel_mm", "size", "updates_per_s", "preview_size"),
-    "learn": ("batch", "patch", "frame_spacing", "checkpoint_every_s"),
+    "learn": ("batch", "patch", "frame_spacing", "checkpoint_every_s", "inference_memory_gb"),
 }
 """Settings that must be above 0."""
 NOT_NEGATIVE = {
@@ -186,6 +186,8 @@ class LearnSettings:
     """Folder for checkpoints of the training, one folder in it for each run; empty: none are written."""
     checkpoint_every_s: float = 60.0
     """Seconds between two checkpoints."""
+    inference_memory_gb: float = 0.1
+    """Memory for denoising a slice; what does not fit is denoised in tiles, with the same result. More was slower."""
     segment: bool = False
     """Whether to learn also which points of the XY slice belong to the denser of two classes, and to publish that as
     `Segmentation`; training then shares its time between two networks."""

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bluesky_jit.learn.denoiser import Denoiser
+from bluesky_jit.learn.denoiser import MEMORY_GB, Denoiser
 from bluesky_jit.learn.presets import Preset, preset_named
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.learn.weights import Weights
@@ -102,11 +102,11 @@ def make_model(preset: Preset | str, *, seed: int = 0) -> Model:
     return TotalVariation(chosen)
 
 
-def make_denoiser(preset: Preset | str) -> Applier:
-    """Make what applies a preset's weights."""
+def make_denoiser(preset: Preset | str, *, memory_gb: float = MEMORY_GB) -> Applier:
+    """Make what applies a preset's weights; memory_gb: of a network, for one slice."""
     chosen = preset_named(preset) if isinstance(preset, str) else preset
     if chosen.network is not None:
-        return Denoiser(chosen)
+        return Denoiser(chosen, memory_gb=memory_gb)
     from bluesky_jit.learn.total_variation import TotalVariationDenoiser
 
     return TotalVariationDenoiser(chosen)

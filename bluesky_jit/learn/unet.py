@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from bluesky_jit.learn.networks import Network
+from bluesky_jit.learn.networks import Network, rectified
 
 KINDS: dict[int, tuple[type[nn.Conv2d | nn.Conv3d], type[nn.ConvTranspose2d | nn.ConvTranspose3d]]] = {
     2: (nn.Conv2d, nn.ConvTranspose2d),
@@ -32,15 +32,15 @@ class Level(nn.Module):
         self.last = convolution(features, outputs, 3, padding=1, bias=False)
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu_(self.second(functional.relu_(self.first(x))))
+        return rectified(self.second, rectified(self.first, x))
 
     def halve(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu_(self.down(x))
+        return rectified(self.down, x)
 
     def decode(self, coarse: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """Return the level's output before its ReLU; coarse is doubled to the size of skip."""
         up = functional.relu_(self.up(coarse, output_size=skip.shape[2:]))
-        return self.last(functional.relu_(self.join(torch.cat([skip, up], dim=1))))
+        return self.last(rectified(self.join, torch.cat([skip, up], dim=1)))
 
 
 class UNet(Network):

@@ -143,7 +143,7 @@ class Slices:
         if weights is None:
             return None
         if self._denoiser is None or self._denoiser.preset.name != weights.preset:
-            self._denoiser = make_denoiser(weights.preset)
+            self._denoiser = make_denoiser(weights.preset, memory_gb=self._session.settings.learn.inference_memory_gb)
         preset = self._denoiser.preset
         if any(slab.shape[0] < preset.frames for slab in slabs):
             return None
