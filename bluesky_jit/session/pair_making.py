@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 
 import numpy as np
@@ -25,6 +25,9 @@ PROBE_EVERY = 4
 within a few batches then, too."""
 WHOLE_SHARE = 1 / 20
 """Points of whole slices that are made to judge by, as part of the points that are made to train on."""
+WHOLE_AT_ONCE = 2**20
+"""Points of whole slices that are made at once: one core takes about a second for them. Of larger ones one is made, in
+turns."""
 UNSEEN_BATCHES = 8
 """Batches of unseen projections that are judged at a time: the accuracy of patches scatters by about 0.1, so that of
 256 of them is known to 0.006, a fifth of the margin within which slices become ready."""
@@ -167,7 +170,11 @@ class PairMaking:
     def _make_unseen(self, reconstruction: Reconstructor, shown: dict[str, Grid], newest: int) -> bool:
         """Make patches and whole slices of the newest window, which holds nothing that was trained on."""
         batches = [reconstruction.pairs(self._sampler.train()) for _ in range(UNSEEN_BATCHES)]
-        slices = [self._whole_slice(reconstruction, name, grid, newest) for name, grid in shown.items()]
+        names = list(shown)
+        if sum(int(np.prod(grid.shape)) for grid in shown.values()) > WHOLE_AT_ONCE:
+            self._turn += 1
+            names = [names[self._turn % len(names)]]
+        slices = [self._whole_slice(reconstruction, name, shown[name], newest) for name in names]
         made = [splits for splits in batches if splits is not None]
         if not made:
             return False
@@ -183,8 +190,7 @@ class PairMaking:
     def _make_whole_slice(self, reconstruction: Reconstructor, shown: dict[str, Grid], newest: int) -> None:
         """Make one of the slices on show, in turns, when it is not too much beside what is trained on."""
         name = list(shown)[self._turn % len(shown)]
-        # Once from its splits and once as it is shown.
-        points = 3 * int(np.prod(shown[name].shape))
+        points = 2 * int(np.prod(shown[name].shape))
         if self._points * WHOLE_SHARE < points:
             return
         self._points = 0
@@ -196,9 +202,9 @@ class PairMaking:
     def _whole_slice(self, reconstruction: Reconstructor, name: str, grid: Grid, newest: int) -> WholeSlice | None:
         slab = grid.slab(self._depth)
         splits = reconstruction.pairs((slab,), until=newest)
-        # Asked for by number, so that the sums that the slices stage keeps up to date are left to it.
-        made = reconstruction.sequences((slab,), until=newest, priority=Priority.PAIRS)
-        if splits is None or made is None:
+        # What the window is made of, told of a single point of it: the rest is the mean of the splits.
+        point = reconstruction.sequences((slab.patch((0, 0, 0), (1, 1, 1)),), until=newest, priority=Priority.PAIRS)
+        if splits is None or point is None:
             return None
         geometry = reconstruction.geometry
         inside = field_cylinder(geometry).contains(grid.points()[0])
@@ -206,7 +212,7 @@ class PairMaking:
         return WholeSlice(
             name=name,
             grid=grid,
-            shown=made,
+            shown=replace(point, images=(splits.mean(axis=1)[0],)),
             pairs=self._pairs_of(splits),
             halves=Pairs(u=first, v=second),
             inside=inside,
