@@ -117,7 +117,8 @@ class TomoSettings:
     """δ/β of the sample's material for Paganin's phase retrieval, which smooths; a few 100 for light materials. 0: no
     phase retrieval."""
     energy_kev: float | None = None
-    """Photon energy, for runs whose start document does not say; for phase retrieval only."""
+    """Photon energy, for runs whose start document does not say; for phase retrieval, and to tell models of earlier
+    runs apart."""
     propagation_mm: float | None = None
     """From the sample to the detector, for phase retrieval in a parallel beam; a cone's follows from its geometry."""
     hardening: tuple[float, ...] = ()

@@ -29,8 +29,8 @@ FORMAT = "bluesky_jit model"
 KEPT = 64
 """Models kept in a folder, the newest ones. One of the default network takes 44 kB, the largest, of c32, 4.6 MB."""
 FARTHEST = 2.0
-"""Largest distance of fingerprints at which a model is tried: a factor of four in one thing. There a model still had
-two thirds of its head start, and at a factor of ten in noise a quarter (docs/explanations/learning.md, Warm start)."""
+"""Largest distance of fingerprints at which a model is tried: a factor of four in one thing. There a model was still
+ahead of a fresh one after 100 steps, and at a factor of ten in noise behind (docs/explanations/learning.md)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
