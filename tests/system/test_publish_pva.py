@@ -252,7 +252,14 @@ def test_a_run_that_is_never_reconstructed_shows_no_image_of_another(served):
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [("denoised", "XY:Denoised"), ("residual", "Residual"), ("analysis", "Analysis")]
+    ("kind", "name"),
+    [
+        ("denoised", "XY:Denoised"),
+        ("residual", "Residual"),
+        ("doubt", "Doubt"),
+        ("analysis", "Analysis"),
+        ("segmentation", "Segmentation"),
+    ],
 )
 def test_what_comes_of_a_denoiser_that_is_not_ready_is_invalid_and_says_why(served, kind, name):
     served.publish(status(), update(1), update(1, kind))
