@@ -41,10 +41,10 @@ class Curve:
         values = self.accuracy[name]
         return next((a for s, a in zip(self.seconds, values, strict=True) if s >= seconds), values[-1])
 
-    def passes(self, accuracy: float, name: str = "held-out") -> float:
-        """Return after how many seconds it is first as good as an accuracy; infinity when it never is."""
-        values = zip(self.seconds, self.accuracy[name], strict=True)
-        return next((s for s, a in values if a <= accuracy), math.inf)
+    def passes(self, accuracy: float, name: str = "held-out") -> tuple[float, float]:
+        """Return after how many seconds and steps it is first as good as an accuracy; infinity when it never is."""
+        values = zip(self.seconds, self.steps, self.accuracy[name], strict=True)
+        return next(((s, float(n)) for s, n, a in values if a <= accuracy), (math.inf, math.inf))
 
     @property
     def steps_per_s(self) -> float:

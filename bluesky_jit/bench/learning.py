@@ -108,27 +108,28 @@ def _crossings(curves: Curves, marks: tuple[Mark, ...]) -> list[Figure]:
                 found = [curves[name, seed, preset].passes(level) for seed, level in zip(seeds, levels, strict=True)]
                 ours = preset == DEFAULT
                 each = ", ".join(
-                    f"{seed}: {_seconds(s)} (α {level:.4f})"
-                    for seed, s, level in zip(seeds, found, levels, strict=True)
+                    f"{seed}: {_told(*passed)} (α {level:.4f})"
+                    for seed, passed, level in zip(seeds, found, levels, strict=True)
                 )
+                median_s = float(np.median([seconds for seconds, _ in found]))
                 figures.append(
                     Figure(
                         name=f"{preset} passes Standard at {mark.standard_s:g} s, experiment {name}",
                         # JSON has no infinity: a mark that is never passed is as late as training went on.
-                        value=min(float(np.median(found)), curves[name, seeds[0], preset].seconds[-1]),
+                        value=min(median_s, curves[name, seeds[0], preset].seconds[-1]),
                         unit="s",
                         better="lower",
                         floor=mark.floor_s if ours else None,
                         goal=mark.goal_s if ours else None,
                         peer=mark.standard_s,
-                        note=f"CPU seconds of training; median of samples {each}",
+                        note=f"median of samples {each}",
                     )
                 )
     return figures
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if math.isfinite(value) else "never"
+def _told(seconds: float, steps: float) -> str:
+    return f"{seconds:.2f} s, {steps:.0f} steps" if math.isfinite(seconds) else "never"
 
 
 def _costs(curves: Curves) -> list[Figure]:

@@ -39,9 +39,9 @@ class Noise:
 
 
 def test_a_mark_is_passed_when_accuracy_is_first_as_good() -> None:
-    assert CURVE.passes(0.6) == 0.2
-    assert CURVE.passes(0.58) == 0.4
-    assert CURVE.passes(0.5) == math.inf
+    assert CURVE.passes(0.6) == (0.2, 20)
+    assert CURVE.passes(0.58) == (0.4, 40)
+    assert CURVE.passes(0.5) == (math.inf, math.inf)
 
 
 def test_accuracy_at_a_moment_is_the_first_one_measured_from_then_on() -> None:
