@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
+from experiment_pairs import experiment_batches, joined
 
-from bluesky_jit.bench.experiments import HELD_OUT_START_S, QUICK, TRAINING_START_S, TUNING_SEEDS, recording, slices
+from bluesky_jit.bench.experiments import HELD_OUT_START_S, TRAINING_START_S
 from bluesky_jit.learn.automatic import (
     CANDIDATES,
     MOST_PAIRS,
@@ -24,12 +24,8 @@ from bluesky_jit.learn.automatic import (
     inference_s_of,
 )
 from bluesky_jit.learn.model import Model, make_model
-from bluesky_jit.learn.noise2inverse import make_pairs
-from bluesky_jit.learn.patch_sampler import PatchSampler
 from bluesky_jit.learn.presets import Preset, preset_named
-from bluesky_jit.learn.region import field_cylinder
 from bluesky_jit.messages import Pairs
-from sim_devices.phantom import ExperimentName
 
 PACE = Pace(
     updates_per_s=10.0, slice_shapes=((64, 64), (48, 64), (48, 64)), slice_s=0.01, pairs_per_s=100.0, window_s=1.8
@@ -139,31 +135,11 @@ class Sample:
 
 @pytest.fixture(scope="module", params=["A", "B"])
 def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
-    name: ExperimentName = request.param
-    folder: Path = tmp_path_factory.mktemp("recordings")
-    shown = tuple(slices(QUICK, (0.2,)).values())
-
-    def pairs(start_s: float, count: int, *, seed: int, guard: bool) -> Iterator[Pairs]:
-        window = recording(QUICK, name, TUNING_SEEDS[0], start_s, folder).window(frames=3)
-        sampler = PatchSampler(
-            field_cylinder(QUICK.geometry),
-            voxel_mm=QUICK.geometry.voxel_mm,
-            patch=16,
-            batch=32,
-            depth=3,
-            seed=seed,
-            shown=shown,
-        )
-        for _ in range(count):
-            splits = window.pairs(sampler.held_out() if guard else sampler.train())
-            assert splits is not None
-            yield make_pairs(splits)
-
-    checks = list(pairs(HELD_OUT_START_S, 10, seed=3, guard=False))
+    pairs = partial(experiment_batches, request.param, tmp_path_factory.mktemp("recordings"), frames=3, depth=3)
     return Sample(
-        batches=list(pairs(TRAINING_START_S, 40, seed=1, guard=False)),
-        held_out=list(pairs(TRAINING_START_S, 8, seed=2, guard=True)),
-        later=Pairs(u=np.concatenate([one.u for one in checks]), v=np.concatenate([one.v for one in checks])),
+        batches=pairs(start_s=TRAINING_START_S, count=40, seed=1),
+        held_out=pairs(start_s=TRAINING_START_S, count=8, seed=2, guard=True),
+        later=joined(pairs(start_s=HELD_OUT_START_S, count=10, seed=3)),
     )
 
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import BACKGROUND, NOISE, Scene, make_scene
+from experiment_pairs import experiment_batches, joined
 
+from bluesky_jit.bench.experiments import HELD_OUT_START_S, TRAINING_START_S
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.fingerprint import Fingerprint
 from bluesky_jit.learn.model import Model, make_model
@@ -121,6 +123,25 @@ def test_with_a_registered_model_slices_are_ready_sooner(scene, entry):
 
         assert warm == 3
         assert fresh > least
+
+
+@pytest.mark.parametrize(("name", "photons", "warm"), [("A", 600.0, True), ("B", 600.0, True), ("B", 10.0, False)])
+def test_another_experiment_helps_and_nine_times_the_noise_does_not(tmp_path, registry, name, photons, warm):
+    """Learnt of a tablet and tried on one of experiment A at another time, at 600 photons."""
+    there = experiment_batches(name, tmp_path, start_s=HELD_OUT_START_S, count=20, seed=1, photons=photons)
+    here = experiment_batches("A", tmp_path, start_s=TRAINING_START_S, count=20, seed=2)
+    held_out = joined(experiment_batches("A", tmp_path, start_s=TRAINING_START_S, count=5, seed=3, guard=True))
+    model = make_model("unet-fast", seed=5)
+    for step in range(250):
+        model.train_step(there[step % 20])
+
+    trial = WarmStart(make_model("unet-fast", seed=0), registry.save(model.snapshot(), FINGERPRINT, {}))
+    trial.judge(held_out)
+    for step in range(TRIAL_STEPS):
+        trial.train_step(here[step % 20])
+
+    assert trial.start is not None
+    assert trial.start.warm == warm, trial.start.reason
 
 
 def test_a_model_that_is_worse_here_than_a_fresh_one_is_not_used(scene, registry, unlike):
