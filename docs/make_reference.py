@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bluesky_jit import settings
+from bluesky_jit.learn.presets import PRESETS, Preset, Recipe
 from bluesky_jit.publish import table
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -31,6 +32,25 @@ A setting has its default unless a TOML file, the environment or a keyword says 
 
 A name or value that does not fit is refused, with a message that says what would.
 """  # noqa: E501 - a table's row is one line
+
+PRESETS_HEAD = """\
+# Presets
+
+Made from `bluesky_jit/learn/presets.py` by `make docs`; do not edit.
+
+A preset is a network with the recipe that trains it: one word, `learn.preset`.
+[Choose a preset](../how-to/choose-a-preset.md) says which to take,
+[Networks](../explanations/learning.md#networks) what they are made of.
+
+* *Input*: points along a patch's sides × slices × time frames. The patch is what it is trained on (`learn.patch`
+  changes it); any slice can be denoised.
+* *Features*: of the first convolution. *Parameters*: numbers that are learnt.
+* *bfloat16*: where the processor computes with it natively.
+* *Sees*: the slice less its median, in units of the noise; or the slice as it is, in 1/mm.
+
+| preset | input | features | parameters | sees | recipe |
+|---|---|---|---|---|---|
+"""
 
 
 class Setting(NamedTuple):
@@ -92,9 +112,41 @@ def _type(text: str) -> str:
     return text.replace(" | None", ", or none").replace("'", "`")
 
 
+def presets_page() -> str:
+    """Return docs/reference/presets.md."""
+    return PRESETS_HEAD + "".join(_preset_row(preset) for preset in PRESETS.values())
+
+
+def _preset_row(preset: Preset) -> str:
+    size = f"{preset.patch}×{preset.patch}×{preset.depth}×{preset.frames}"
+    if preset.network is None:
+        return f"| `{preset.name}` | {size} | – | 1 | 1/mm | no network: its weight is found on the pairs |\n"
+    weights = list(preset.build().parameters())
+    parameters = f"{sum(weight.numel() for weight in weights):,}".replace(",", " ")
+    sees = "units of the noise" if preset.normalisation == "noise" else "1/mm"
+    return f"| `{preset.name}` | {size} | {weights[0].shape[0]} | {parameters} | {sees} | {_recipe(preset.recipe)} |\n"
+
+
+def _recipe(recipe: Recipe) -> str:
+    """Return a recipe as people read it."""
+    first, second = recipe.betas
+    parts = [f"Adam {recipe.learning_rate:g}, β ({first:g}, {second:g})"]
+    if recipe.warm_up_steps:
+        parts.append(f"warm-up of {recipe.warm_up_steps} steps")
+    if recipe.average_decay:
+        parts.append(f"weights averaged with {recipe.average_decay:g}")
+    if recipe.bfloat16:
+        parts.append("bfloat16 gradients")
+    return ", ".join(parts)
+
+
 def pages() -> dict[Path, str]:
     """Return every generated page by its path."""
-    return {REFERENCE / "settings.md": settings_page(), REFERENCE / "pvs.md": table.markdown(PREFIX)}
+    return {
+        REFERENCE / "settings.md": settings_page(),
+        REFERENCE / "pvs.md": table.markdown(PREFIX),
+        REFERENCE / "presets.md": presets_page(),
+    }
 
 
 def main() -> None:
