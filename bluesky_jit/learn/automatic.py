@@ -235,12 +235,12 @@ def inference_s_of(model: Model, pace: Pace, clock: Callable[[], float] = time.t
 
 
 def buffer_for(pace: Pace, *, of: Pairs, preset: Preset) -> int:
-    """Return how many pairs to keep: as many as can be made while one window comes, within bounds.
+    """Return how many pairs to keep: as many as are made while one window comes, within bounds.
 
-    of: pairs of the shape that the pace was measured with; a pair takes as long as it has slices.
+    of: pairs of the shape that the pace was measured with; a pair takes as long as it has slices in a frame. The frames
+    stay: those are the reconstruction's, whatever preset is chosen.
     """
-    slices = of.u.shape[1] * of.u.shape[2]
-    pairs = pace.pairs_per_s * slices / (preset.frames * preset.depth) * pace.window_s
+    pairs = pace.pairs_per_s * of.u.shape[2] / preset.depth * pace.window_s
     return int(np.clip(pairs if math.isfinite(pairs) else FEWEST_PAIRS, FEWEST_PAIRS, MOST_PAIRS))
 
 

@@ -28,7 +28,7 @@ from bluesky_jit.learn.presets import Preset, preset_named
 from bluesky_jit.messages import Pairs
 
 PACE = Pace(
-    updates_per_s=10.0, slice_shapes=((64, 64), (48, 64), (48, 64)), slice_s=0.01, pairs_per_s=100.0, window_s=1.8
+    updates_per_s=10.0, slice_shapes=((64, 64), (48, 64), (48, 64)), slice_s=0.01, pairs_per_s=200.0, window_s=1.8
 )
 
 
@@ -191,7 +191,7 @@ def test_the_best_is_chosen_and_the_reason_says_why(caplog):
     assert choice.model is models["unet-fast-z3"]
     assert choice.reason == (
         "auto chose unet-fast-z3: its held-out accuracy, 0.520, is best after 0.1 s of each "
-        "(unet-fast 0.540, unet-fast-t3 0.530); buffer 540; patches mixed"
+        "(unet-fast 0.540, unet-fast-t3 0.530); buffer 360; patches mixed"
     )
     assert choice.reason in [record.getMessage() for record in caplog.records]
 
@@ -334,13 +334,13 @@ def test_the_chosen_model_goes_on_from_where_its_trial_ended():
     ("pairs_per_s", "preset", "pairs"),
     [
         (10.0, "unet-fast", 320),
-        (30.0, "unet-fast", 486),
-        (100.0, "unet-fast-z3", 540),
+        (90.0, "unet-fast", 486),
+        (200.0, "unet-fast-z3", 360),
         (1e4, "unet-fast-t3", MOST_PAIRS),
     ],
 )
 def test_the_buffer_holds_what_can_be_made_while_one_window_comes(pairs_per_s, preset, pairs):
-    """Pairs of nine slices took nine times as long as those of one."""
+    """Pairs of three slices take three times as long as those of one, in as many frames."""
     assert buffer_for(replace(PACE, pairs_per_s=pairs_per_s), of=some_pairs(), preset=preset_named(preset)) == pairs
 
 
