@@ -26,17 +26,21 @@ class HeldOutWindows:
         """Say whether newer projections than those trained on are being kept back."""
         return self._cut is not None
 
-    def until(self, newest: int, *, worth_judging: bool = True) -> int:
-        """Return where the windows of the next training pairs end, which counts as trained on from now on.
+    def until(self, newest: int) -> int:
+        """Return where the windows of the next training pairs are to end."""
+        return newest if self._cut is None else self._cut
 
-        worth_judging: whether a cut may begin; to judge a network that has hardly begun to learn would cost a window.
+    def trained_on(self, until: int, *, worth_judging: bool = True) -> None:
+        """Note that pairs were made of windows that end at `until`; where a cut is due, it begins there.
+
+        So what the pairs of a cut are made of is known to be there. worth_judging: whether a cut may begin; to judge a
+        network that has hardly begun to learn would cost a window.
         """
-        due = self._every > 0 and (self._next_cut is None or newest >= self._next_cut)
-        if self._cut is None and due and worth_judging:
-            self._cut = max(newest, self.trained_to)
-        until = newest if self._cut is None else self._cut
         self.trained_to = max(self.trained_to, until)
-        return until
+        due = self._every > 0 and (self._next_cut is None or until >= self._next_cut)
+        # Frames may be numbered back: what was trained on then stays so.
+        if self._cut is None and due and worth_judging and until == self.trained_to:
+            self._cut = until
 
     def is_unseen(self, newest: int) -> bool:
         """Say whether the newest window holds nothing that was trained on, nor of the last one that was judged."""

@@ -136,11 +136,11 @@ class PairMaking:
             return self._make_guard(reconstruction)
         if not self.buffer.wants_pairs(PICKS_PER_PAIR):
             return False
-        splits = reconstruction.pairs(
-            self._sampler.train(), until=self._windows.until(newest, worth_judging=self.worth_judging)
-        )
+        until = self._windows.until(newest)
+        splits = reconstruction.pairs(self._sampler.train(), until=until)
         if splits is None:
             return False
+        self._windows.trained_on(until, worth_judging=self.worth_judging)
         pairs = self._pairs_of(splits)
         self.buffer.push(pairs)
         self._points += pairs.u.size

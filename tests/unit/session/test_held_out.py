@@ -9,34 +9,48 @@ from bluesky_jit.session.held_out import HeldOutWindows
 REACH = 90
 
 
+def train(windows: HeldOutWindows, newest: int, *, worth_judging: bool = True) -> int:
+    """Make pairs when `newest` has come; return where their windows end."""
+    until = windows.until(newest)
+    windows.trained_on(until, worth_judging=worth_judging)
+    return until
+
+
 def test_after_a_cut_nothing_new_is_trained_on_until_a_window_of_other_projections_has_come() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
-    assert {windows.until(newest) for newest in range(89, 179)} == {89}
+    assert {train(windows, newest) for newest in range(89, 179)} == {89}
     assert [newest for newest in range(89, 182) if windows.is_unseen(newest)] == [179, 180, 181]
 
 
 def test_there_is_no_cut_before_the_network_is_worth_judging() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
-    assert [windows.until(newest, worth_judging=False) for newest in (89, 150, 300)] == [89, 150, 300]
-    assert [windows.until(newest) for newest in (301, 302)] == [301, 301]
+    assert [train(windows, newest, worth_judging=False) for newest in (89, 150, 300)] == [89, 150, 300]
+    assert [train(windows, newest) for newest in (301, 302)] == [301, 301]
+
+
+def test_a_cut_begins_where_pairs_could_be_made() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    # Nothing could be made of these windows.
+    assert [windows.until(newest) for newest in (89, 90, 91)] == [89, 90, 91]
+    assert [train(windows, newest) for newest in (92, 93)] == [92, 92]
 
 
 def test_a_judged_window_is_trained_on_and_another_is_kept_back_some_windows_later() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
-    windows.until(89)
+    train(windows, 89)
     windows.judged(179)
     assert not windows.is_cut
-    assert [windows.until(newest) for newest in (179, 300, 448)] == [179, 300, 448]
+    assert [train(windows, newest) for newest in (179, 300, 448)] == [179, 300, 448]
     assert not windows.is_unseen(448)
-    assert [windows.until(newest) for newest in (449, 500, 538)] == [449, 449, 449]
+    assert [train(windows, newest) for newest in (449, 500, 538)] == [449, 449, 449]
     assert windows.is_unseen(539)
 
 
 def test_a_network_that_has_failed_is_judged_again_after_one_window_of_training() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
-    windows.until(89)
+    train(windows, 89)
     windows.judged(179, passed=False)
-    assert [windows.until(newest) for newest in (179, 268, 269, 270)] == [179, 268, 269, 269]
+    assert [train(windows, newest) for newest in (179, 268, 269, 270)] == [179, 268, 269, 269]
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7])
@@ -50,14 +64,14 @@ def test_no_window_that_is_judged_holds_a_projection_trained_on(every: int) -> N
             assert trained.isdisjoint(window)
             windows.judged(newest)
             judged += 1
-        until = windows.until(newest)
+        until = train(windows, newest)
         trained.update(range(until - REACH + 1, until + 1))
     assert judged == pytest.approx((3000 - 89) / REACH / every, abs=1)
 
 
 def test_while_nothing_is_trained_on_every_window_is_judged_once() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
-    windows.until(89)
+    train(windows, 89)
     judged = []
     for newest in range(90, 500):
         if windows.is_unseen(newest):
@@ -68,20 +82,20 @@ def test_while_nothing_is_trained_on_every_window_is_judged_once() -> None:
 
 def test_a_lifted_cut_lets_everything_be_trained_on_and_comes_again_when_it_is_worth_it() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
-    windows.until(89)
+    train(windows, 89)
     windows.lift()
-    assert [windows.until(newest, worth_judging=False) for newest in (100, 120)] == [100, 120]
-    assert [windows.until(newest) for newest in (130, 140)] == [130, 130]
+    assert [train(windows, newest, worth_judging=False) for newest in (100, 120)] == [100, 120]
+    assert [train(windows, newest) for newest in (130, 140)] == [130, 130]
 
 
 def test_without_cuts_the_newest_projections_are_always_trained_on() -> None:
     windows = HeldOutWindows(reach=REACH, every=0)
-    assert [windows.until(newest) for newest in range(89, 1000)] == list(range(89, 1000))
+    assert [train(windows, newest) for newest in range(89, 1000)] == list(range(89, 1000))
     assert not windows.is_unseen(5000)
 
 
 def test_what_was_trained_on_is_not_forgotten_when_frames_are_numbered_back() -> None:
     windows = HeldOutWindows(reach=REACH, every=0)
-    windows.until(200)
-    windows.until(150)
+    train(windows, 200)
+    train(windows, 150)
     assert windows.trained_to == 200
