@@ -30,7 +30,8 @@ FEWEST_PAIRS, MOST_PAIRS = 320, 960
 MIXED, MORE_WHOLE, NEAR = 0.25, 0.5, 0.0
 """Parts of the patches that come from the whole region instead of from near the slices on show."""
 REGION_MARGIN = 0.02
-"""Difference of accuracies between the slices on show and the whole region that is worth more patches."""
+"""Difference of accuracies between the slices on show and the whole region that is worth moving patches: about twice
+what it scatters by, that of 256 patches being known to 0.006."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
