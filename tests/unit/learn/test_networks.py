@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import BACKGROUND
 
+from bluesky_jit.learn import quality
 from bluesky_jit.learn.networks import HalfResolution
 from bluesky_jit.learn.presets import PRESETS
+from bluesky_jit.learn.quality import BEATS_RAW
 from bluesky_jit.learn.weights import initialise
 
 SMALL = [name for name, preset in PRESETS.items() if preset.network and isinstance(preset.build(), HalfResolution)]
@@ -66,3 +69,31 @@ def test_a_seed_makes_the_weights_and_leaves_other_random_numbers_alone(preset):
     first, second, other = ([p.detach() for p in network.parameters()] for network in networks)
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("name", ["unet-fast", "fast", "unet-fast-z3", "fast-t3"])
+def test_small_networks_begin_as_a_blur_of_the_middle_slice(name):
+    preset = PRESETS[name]
+    network = preset.build()
+    initialise(network, 0)
+    depth = preset.frames * preset.depth
+    # Random features are there to be learnt with; without them the blur is alone.
+    *_, last = network.parameters()
+    last.data[:, 8:] = 0.0
+    x = torch.zeros(1, depth, 40, 40)
+    x[:, depth // 2] = 3.0
+    x[:, depth // 2, 20, 20] -= 100.0
+    with torch.inference_mode():
+        made = network(x)[0, 0]
+    torch.testing.assert_close(made[5:12, 5:12], torch.full((7, 7), 3.0))
+    assert -100 / 6 < made[20, 20] - 3 < -100 / 20
+    assert made[20, 20] == made.min()
+
+
+def test_before_the_first_step_the_default_is_better_than_a_raw_slice(scene):
+    network = PRESETS["unet-fast"].build()
+    initialise(network, 0)
+    held_out = scene.held_out
+    with torch.inference_mode():
+        made = network(torch.from_numpy(held_out.u[:, 0] - BACKGROUND)).numpy()[:, 0] + BACKGROUND
+    assert quality.accuracy(made, held_out) < BEATS_RAW - 0.1
