@@ -54,7 +54,8 @@ def test_the_callback_in_a_script_gives_slices(beamline: SimulatedBeamline) -> N
     assert "XY raw: (1, 159, 159) in 1/mm from 120 projections" in printed
     # How soon the network is ready depends on the machine; it always says how far it is.
     assert "learning: " in printed
-    assert ("XY denoised" in printed) == ("better than the raw slice" in printed)
+    if "is below 0.75" in printed:
+        assert "XY denoised: (1, 159, 159) in 1/mm from 120 projections" in printed
 
 
 def test_a_script_sends_its_run_to_a_session_elsewhere(beamline: SimulatedBeamline) -> None:
