@@ -48,7 +48,9 @@ class Doubt:
 class Judging:
     """Keep the figures of what is learned. One thread judges; others read."""
 
-    def __init__(self, *, splits: int = 2) -> None:
+    def __init__(self, *, splits: int, memory_gb: float) -> None:
+        """Begin; splits: of the angles; memory_gb: of a network that is applied to a slice."""
+        self._memory_gb = memory_gb
         self._limit = beats_raw(splits)
         self.readiness = Readiness(limit=self._limit, suspicious=suspicious(splits))
         self.jumps = 0
@@ -141,7 +143,7 @@ class Judging:
 
     def _denoised(self, weights: Weights, slab: np.ndarray) -> np.ndarray:
         if self._denoiser is None or self._denoiser.preset.name != weights.preset:
-            self._denoiser = make_denoiser(weights.preset)
+            self._denoiser = make_denoiser(weights.preset, memory_gb=self._memory_gb)
         self._denoiser.load(weights)
         return self._denoiser.apply(cut_slab(slab, self._denoiser.preset))
 

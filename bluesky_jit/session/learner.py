@@ -67,7 +67,7 @@ class Learner:
         self._steps = 0
         self._loss = math.nan
         self._segmenter = Segmenter(seed=settings.seed) if settings.segment else None
-        self._judging = Judging(splits=settings.splits)
+        self._judging = Judging(splits=settings.splits, memory_gb=settings.inference_memory_gb)
         self._choosing = Choosing(
             settings.preset,
             seed=settings.seed,
