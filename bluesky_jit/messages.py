@@ -164,10 +164,10 @@ class Learning:
     """Say how far the denoiser is.
 
     Accuracies (1: no denoising, 0.5: ideal), NaN until known: `accuracy` of pairs not yet trained on, `held_out`
-    of a region never trained on, `unseen` of patches and `whole_slice` of the slices on show, both made of projections
+    of a region never trained on, `unseen` of patches and `whole_slice` of the worst slice on show, both of projections
     none of which had been trained on. residual_variance: of what the denoiser takes away, over that of the noise;
     residual_correlation: of that with the denoised slice; residual_verdict: what they mean, in words. drift: how much
-    the accuracy of new pairs has worsened lately; jumps: how often the data changed abruptly; refused: steps that would
+    the accuracy of new pairs worsens in a minute; jumps: how often the data changed abruptly; refused: steps that would
     have spoilt the weights; pairs_per_s: pairs made, samples_per_s: pairs trained on; chosen: what preset "auto" chose,
     and why.
     """

@@ -154,13 +154,13 @@ ROWS: tuple[Row, ...] = (
     _scalar("Learning:Accuracy", "float", "learning.accuracy", "accuracy on fresh pairs (1: no denoising, 0.5: ideal)"),
     _scalar("Learning:HeldOut", "float", "learning.held_out", "accuracy on a region that is never trained on"),
     _scalar("Learning:Unseen", "float", "learning.unseen", "accuracy on projections never trained on"),
-    _scalar("Learning:WholeSlice", "float", "learning.whole_slice", "the same, of whole slices on show"),
+    _scalar("Learning:WholeSlice", "float", "learning.whole_slice", "the same, of the worst whole slice on show"),
     _scalar(
         "Learning:ResidualVariance", "float", "learning.residual_variance", "variance of what is taken away / noise"
     ),
     _scalar("Learning:ResidualCorrelation", "float", "learning.residual_correlation", "of it with the denoised slice"),
     _scalar("Learning:ResidualVerdict", "text", "learning.residual_verdict", "whether detail was lost or invented"),
-    _scalar("Learning:Drift", "float", "learning.drift", "how much accuracy on fresh pairs has worsened lately"),
+    _scalar("Learning:Drift", "float", "learning.drift", "how much accuracy on fresh pairs worsens", units="1/min"),
     _scalar("Learning:Jumps", "int", "learning.jumps", "abrupt changes of the data in this run"),
     _scalar("Learning:Refused", "int", "learning.refused", "training steps refused: they would spoil the weights"),
     _scalar("Learning:Ready", "bool", "learning.ready", "whether denoised slices are shown"),
