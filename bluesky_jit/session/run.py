@@ -19,16 +19,16 @@ from bluesky_jit.learn.automatic import Pace
 from bluesky_jit.learn.fingerprint import Fingerprint
 from bluesky_jit.learn.presets import Preset
 from bluesky_jit.messages import Problem, ProjectionBlock, RunStart, RunStop
-from bluesky_jit.session.held_out import HeldOutWindows
-from bluesky_jit.session.learner import Learner
-from bluesky_jit.session.learning_setup import (
+from bluesky_jit.session.learning.held_out import HeldOutWindows
+from bluesky_jit.session.learning.learner import Learner
+from bluesky_jit.session.learning.model_files import ModelFiles
+from bluesky_jit.session.learning.setup import (
     Sequences,
     first_possible,
     reach_of,
     require_frames,
     sequences_of,
 )
-from bluesky_jit.session.model_files import ModelFiles
 from bluesky_jit.settings import Settings
 from bluesky_jit.tomo.axis.estimate import AxisEstimate
 from bluesky_jit.tomo.corrections.darkflat import DarkFlat

@@ -15,7 +15,7 @@ from bluesky_jit.learn.segmentation import threshold_labels
 from bluesky_jit.learn.segmenter import SliceSegmenter
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import ImageKind, Update
-from bluesky_jit.session.judging import cut_slab
+from bluesky_jit.session.learning.judging import cut_slab
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Priority

@@ -27,8 +27,8 @@ from bluesky_jit.session.controls import obey
 from bluesky_jit.session.couplings import Inbox, Outbox
 from bluesky_jit.session.health import Stage
 from bluesky_jit.session.intake_stage import Intake
-from bluesky_jit.session.learning_setup import require_learnable
-from bluesky_jit.session.learning_stages import PairMaker, Training
+from bluesky_jit.session.learning.setup import require_learnable
+from bluesky_jit.session.learning.stages import PairMaker, Training
 from bluesky_jit.session.publish_stage import Publishing
 from bluesky_jit.session.run import NORMALS, LiveRun
 from bluesky_jit.session.slices_stage import Slices

@@ -8,7 +8,7 @@ import numpy as np
 from simulated_run import ANGLES, TOMO, frames
 
 from bluesky_jit.messages import FrameKind, Problem, ProjectionBlock, RunStart
-from bluesky_jit.session.learner import Learner
+from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.settings import Settings, load_settings
 from bluesky_jit.tomo.grid import Grid

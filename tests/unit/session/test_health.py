@@ -14,8 +14,9 @@ from simulated_run import emit_run, frames
 
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.messages import Problem
-from bluesky_jit.session import learner, slices_stage
+from bluesky_jit.session import slices_stage
 from bluesky_jit.session.health import BACKGROUND_NICENESS, Stage
+from bluesky_jit.session.learning import learner
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.settings import load_settings
 

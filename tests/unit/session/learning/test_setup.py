@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bluesky_jit.session.learning_setup import Sequences, first_possible, reach_of, require_frames, sequences_of
+from bluesky_jit.session.learning.setup import Sequences, first_possible, reach_of, require_frames, sequences_of
 from bluesky_jit.session.rates import Rates
 from bluesky_jit.settings import LearnSettings
 

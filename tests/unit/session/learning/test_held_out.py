@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bluesky_jit.session.held_out import HeldOutWindows
+from bluesky_jit.session.learning.held_out import HeldOutWindows
 
 REACH = 90
 

@@ -15,7 +15,7 @@ from simulated_run import ANGLES, TOMO, emit_run, frames
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.learn.registry import Registry
 from bluesky_jit.messages import Control, SessionStatus, SinkMessage, Update
-from bluesky_jit.session.learner import Learner
+from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.settings import Settings, load_settings
 
 SOON_S = 60.0

@@ -13,7 +13,7 @@ from bluesky_jit.learn.region import field_cylinder
 from bluesky_jit.learn.region_finder import RegionFinder
 from bluesky_jit.messages import Pairs
 from bluesky_jit.session.couplings import Latest
-from bluesky_jit.session.held_out import HeldOutWindows
+from bluesky_jit.session.learning.held_out import HeldOutWindows
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.jobs import Priority
 from bluesky_jit.tomo.reconstructor import Reconstructor, SliceSet

@@ -10,7 +10,7 @@ import pytest
 from learning_run import LearningRun, small_frames
 
 from bluesky_jit.learn.presets import preset_named
-from bluesky_jit.session.learner import Learner
+from bluesky_jit.session.learning.learner import Learner
 
 SOON = 400
 """Steps that a small network needs to be of use here."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bluesky_jit.messages import Problem, Update
-from bluesky_jit.session.judging import Doubt
-from bluesky_jit.session.learner import Learner
+from bluesky_jit.session.learning.judging import Doubt
+from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.session.run import LiveRun
 
 if TYPE_CHECKING:

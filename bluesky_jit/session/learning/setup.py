@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from bluesky_jit.session.choosing import AUTO, frames_of, require_preset
+from bluesky_jit.session.learning.choosing import AUTO, frames_of, require_preset
 from bluesky_jit.settings import LearnSettings
 
 T = TypeVar("T")

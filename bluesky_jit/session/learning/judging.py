@@ -26,7 +26,7 @@ from bluesky_jit.learn.quality import (
 )
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
-from bluesky_jit.session.pair_making import Unseen, WholeSlice
+from bluesky_jit.session.learning.pair_making import Unseen, WholeSlice
 from bluesky_jit.tomo.grid import Grid
 
 logger = logging.getLogger(__name__)

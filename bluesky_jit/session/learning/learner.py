@@ -14,12 +14,12 @@ from bluesky_jit.learn.region_finder import RegionFinder
 from bluesky_jit.learn.segmenter import Segmenter
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Learning, Pairs
-from bluesky_jit.session.choosing import AUTO, Choosing, Chosen, depth_of
 from bluesky_jit.session.couplings import Latest
-from bluesky_jit.session.held_out import HeldOutWindows
-from bluesky_jit.session.judging import Doubt, Judging, smoothed
-from bluesky_jit.session.model_files import ModelFiles
-from bluesky_jit.session.pair_making import PairMaking
+from bluesky_jit.session.learning.choosing import AUTO, Choosing, Chosen, depth_of
+from bluesky_jit.session.learning.held_out import HeldOutWindows
+from bluesky_jit.session.learning.judging import Doubt, Judging, smoothed
+from bluesky_jit.session.learning.model_files import ModelFiles
+from bluesky_jit.session.learning.pair_making import PairMaking
 from bluesky_jit.session.rates import Rates
 from bluesky_jit.settings import LearnSettings
 from bluesky_jit.tomo.geometry import Geometry
