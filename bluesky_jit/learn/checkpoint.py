@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
@@ -87,16 +88,22 @@ class Checkpoints:
 
 
 def write(state: dict[str, Any], path: str | Path) -> None:
-    """Write a state, whole or not at all: aside, and then renamed."""
+    """Write a state, whole or not at all: aside, and then renamed; raise OSError when it cannot be written."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # PyTorch says of a full disk with a RuntimeError, as of much else; a file does with an OSError.
+    content = io.BytesIO()
+    torch.save(state, content)
     aside = path.with_name(path.name + ".part")
-    with aside.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        # Renamed before its contents are on the disk, it would be empty after a power cut.
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            # Renamed before its contents are on the disk, it would be empty after a power cut.
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> dict[str, Any]:

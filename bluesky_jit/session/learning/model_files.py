@@ -41,6 +41,8 @@ class ModelFiles:
         self._fingerprint = fingerprint
         self._report = report
         self._noise = math.nan
+        self._told = False
+        """People know that no checkpoint can be written."""
 
     def nearest(self, preset: Preset, pairs: Pairs) -> Entry | None:
         """Return the model of the most similar earlier run, given this one's first pairs."""
@@ -83,4 +85,8 @@ class ModelFiles:
         try:
             self._checkpoints.save({**model.state_dict(), TRAINED_TO: trained_to})
         except OSError as error:
-            self._report(f"no checkpoint could be written to {self._checkpoints.folder}: {error}")
+            if not self._told:
+                self._report(f"no checkpoint could be written to {self._checkpoints.folder}, going on trying: {error}")
+            self._told = True
+        else:
+            self._told = False

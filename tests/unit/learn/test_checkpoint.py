@@ -16,6 +16,7 @@ from bluesky_jit.learn import checkpoint
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.checkpoint import Checkpoints
 from bluesky_jit.learn.trainer import Trainer
+from tests.helpers.small_disk import largest_file
 
 STATE = {"version": checkpoint.VERSION, "preset": "fast", "step": 0}
 
@@ -69,6 +70,16 @@ def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path):
     with pytest.raises(AttributeError):
         checkpoint.write({**STATE, "step": 2, "impossible": lambda: None}, path)
     assert checkpoint.read(path)["step"] == 1
+
+
+def test_a_full_disk_is_an_os_error_and_leaves_nothing_beside_the_one_before(tmp_path):
+    """PyTorch itself says of it with a RuntimeError."""
+    path = tmp_path / "a.pt"
+    checkpoint.write({**STATE, "step": 1}, path)
+    with largest_file(20_000), pytest.raises(OSError):
+        checkpoint.write({**STATE, "step": 2, "tensor": torch.zeros(100_000)}, path)
+    assert checkpoint.read(path)["step"] == 1
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def cut(path: Path) -> None:

@@ -68,7 +68,8 @@ def test_a_folder_that_cannot_be_written_is_told_and_learning_goes_on(streams: d
     blocked.write_text("no folder")
     run = kept(streams, blocked, checkpoint_folder=str(blocked), checkpoint_every_s=1e-6)
     texts = [problem.text for problem in run.problems]
-    assert any("no checkpoint could be written" in text for text in texts)
+    # Once, though it is tried again and again.
+    assert sum("no checkpoint could be written" in text for text in texts) == 1
     assert any("could not be kept" in text for text in texts)
     assert run.learner.learning(paused=False).step == 300
 
