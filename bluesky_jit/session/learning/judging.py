@@ -35,6 +35,10 @@ SMOOTHING = 0.05
 """Share of a new value in the running figures (accuracy, loss) that people read."""
 
 
+class FailedJudgement(ValueError):
+    """Say that figures could not be made; the older ones stay."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
     """Say what of a whole slice cannot be trusted, and which weights it was denoised with."""

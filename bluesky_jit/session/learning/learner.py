@@ -17,9 +17,9 @@ from bluesky_jit.messages import Learning, Pairs
 from bluesky_jit.session.couplings import Latest
 from bluesky_jit.session.learning.choosing import AUTO, Choosing, Chosen, depth_of
 from bluesky_jit.session.learning.held_out import HeldOutWindows
-from bluesky_jit.session.learning.judging import Doubt, Judging, smoothed
+from bluesky_jit.session.learning.judging import Doubt, FailedJudgement, Judging, smoothed
 from bluesky_jit.session.learning.model_files import ModelFiles
-from bluesky_jit.session.learning.pair_making import PairMaking
+from bluesky_jit.session.learning.pair_making import PairMaking, Unseen, WholeSlice
 from bluesky_jit.session.rates import Rates
 from bluesky_jit.settings import LearnSettings
 from bluesky_jit.tomo.geometry import Geometry
@@ -73,16 +73,16 @@ class Learner:
             seed=settings.seed,
             pace=lambda: pace(self._rates["pushed"]),
             nearest=files.nearest,
+            measure=files.measure,
         )
-        self._making = self._make_making()
+        windows.trained_to = files.resume(self._choosing)
+        self._making = self._make_making(self._choosing.chosen)
         self.doubts: Latest[Doubt] = Latest()
         """What was taken away from whole slices, to be shown."""
         self.weights: Weights | None = None
         """The newest snapshot: replaced, never changed."""
         self.segmentation: Weights | None = None
         """The newest snapshot of the network that segments, once it does better than a threshold."""
-        if settings.preset != AUTO:
-            windows.trained_to = files.resume(self._choosing.model)
 
     def _make_making(self, chosen: Chosen | None = None) -> PairMaking:
         """Make what makes pairs, for the preset of the settings or the one that was chosen."""
@@ -195,7 +195,7 @@ class Learner:
 
         learning: whether the weights change; while they do not, figures do not grow old.
         """
-        making, judging, choosing = self._making, self._judging, self._choosing
+        making, judging = self._making, self._judging
         counts = making.buffer.counts()
         self._rates.update(pushed=counts.pushed, sampled=counts.sampled, steps=self._steps)
         if making.guard_moved.is_set():
@@ -203,6 +203,24 @@ class Learner:
             making.guard.take()
             judging.guard_has_moved()
         guard, unseen, whole = making.guard.take(), making.unseen.take(), making.whole.take()
+        passed = False
+        try:
+            self._judge(guard, unseen, whole)
+            passed = judging.passed_unseen
+        except ValueError as error:
+            raise FailedJudgement(str(error)) from error
+        finally:
+            # A window without an answer would keep all that comes from training for good.
+            if unseen is not None:
+                unseen.passed.put(passed)
+        judging.show(making.shown)
+        judging.readiness.judge(learning=learning)
+        making.worth_judging = judging.promising
+        return guard is not None or unseen is not None or whole is not None
+
+    def _judge(self, guard: Pairs | None, unseen: Unseen | None, whole: WholeSlice | None) -> None:
+        """Judge by what has been made to judge by."""
+        making, judging, choosing = self._making, self._judging, self._choosing
         if guard is not None:
             choosing.judge(guard, making.anywhere.take())
             self._judge_segmentation(guard)
@@ -212,18 +230,12 @@ class Learner:
         elif guard is not None and has_learned:
             judging.guard(choosing.model, guard)
         wholes = [whole] if whole is not None else []
-        if unseen is not None:
-            if self.weights is not None:
-                judging.unseen_window(choosing.model, self.weights, unseen)
-                wholes += unseen.slices
-            unseen.passed.put(judging.passed_unseen)
+        if unseen is not None and self.weights is not None:
+            judging.unseen_window(choosing.model, self.weights, unseen)
+            wholes += unseen.slices
         for one in wholes:
             if self.weights is not None:
                 self.doubts.put(judging.whole(self.weights, one))
-        judging.show(making.shown)
-        judging.readiness.judge(learning=learning)
-        making.worth_judging = judging.promising
-        return guard is not None or unseen is not None or whole is not None
 
     def finish(self) -> None:
         """Keep what was learned, once the run has ended, if slices were denoised with it to the end."""
@@ -260,7 +272,7 @@ class Learner:
     def _judge_segmentation(self, held_out: Pairs) -> None:
         """Show a segmentation as long as it misses fewer labels, of pairs never trained on, than a threshold does."""
         if self._segmenter is not None:
-            better = self._segmenter.accuracy(held_out) < 1
+            better = self._segmenter.accuracy(held_out).value < 1
             self.segmentation = self._segmenter.snapshot() if better else None
 
     def _adopt(self, chosen: Chosen) -> None:
@@ -273,7 +285,7 @@ class Learner:
         if self._choosing.is_trying:
             return
         self.weights = self._choosing.model.snapshot()
-        self._files.checkpoint(self._choosing.model, self._windows.trained_to)
+        self._files.checkpoint(self._choosing, self._windows.trained_to)
 
     def _start_afresh(self) -> None:
         self._resets.clear()

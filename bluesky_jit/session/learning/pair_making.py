@@ -131,7 +131,12 @@ class PairMaking:
         if self._finder.update(reconstruction) and self._sampler.move(self._finder.region):
             self.guard_moved.set()
         if self._unseen is None and self._windows.is_unseen(newest):
-            return self._make_unseen(reconstruction, shown, newest)
+            try:
+                return self._make_unseen(reconstruction, shown, newest)
+            except ValueError:
+                # What cannot be made once may never be; training is not to wait for it.
+                self._windows.judged(newest, passed=False)
+                raise
         if not train:
             return self._make_guard(reconstruction)
         if not self.buffer.wants_pairs(PICKS_PER_PAIR):

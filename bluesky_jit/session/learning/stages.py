@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bluesky_jit.messages import Problem, Update
-from bluesky_jit.session.learning.judging import Doubt
+from bluesky_jit.session.learning.judging import Doubt, FailedJudgement
 from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.session.run import LiveRun
 
@@ -23,7 +23,6 @@ IDLE_S = 0.1
 """Pause while there is no run to learn from, or after pairs that nothing can be learned from."""
 PAUSED_S = 1.0
 """Between two batches to judge by while training is paused: denoised slices go on being judged."""
-
 
 DOUBT_OF = "XY"
 """The slice whose doubt is shown, as its residual is; the others are judged as well."""
@@ -92,7 +91,8 @@ def repeat_while_learning(
             if not work(run, current):
                 session.stopping.wait(BREATH_S)
         except ValueError as error:
-            text = f"pairs were left out of learning: {error}"
+            failed = isinstance(error, FailedJudgement)
+            text = f"{'what was learned could not be judged' if failed else 'pairs were left out of learning'}: {error}"
             # Once for each kind: figures differ from batch to batch.
             kind = re.sub(r"\d+", "#", text)
             if kind not in told:

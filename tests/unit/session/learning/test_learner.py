@@ -10,7 +10,9 @@ import pytest
 from learning_run import LearningRun, small_frames
 
 from bluesky_jit.learn.presets import preset_named
+from bluesky_jit.session.learning.judging import FailedJudgement, Judging
 from bluesky_jit.session.learning.learner import Learner
+from bluesky_jit.session.learning.pair_making import PairMaking
 
 SOON = 400
 """Steps that a small network needs to be of use here."""
@@ -116,6 +118,39 @@ def test_where_memory_is_short_slices_come_first_and_no_windows_are_held_out(str
     run.push(90)
     run.learn(60)
     assert figures(run.learner).step > 0
+
+
+def test_an_unseen_window_that_cannot_be_judged_does_not_keep_the_rest_from_training(
+    streams: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(streams)
+    cut = run.learner._windows.until(10**6)
+    assert cut < 90
+    monkeypatch.setattr(Judging, "whole", _refuse)
+    run.push(90)
+    with pytest.raises(FailedJudgement, match="the slice is too small"):
+        run.learn(20)
+    monkeypatch.undo()
+    run.learn(10)
+    assert not run.learner._windows.is_cut
+    assert run.learner._windows.trained_to == 179
+
+
+def test_an_unseen_window_that_cannot_be_made_does_not_keep_the_rest_from_training(
+    streams: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(streams)
+    run.push(90)
+    monkeypatch.setattr(PairMaking, "_whole_slice", _refuse)
+    with pytest.raises(ValueError, match="the slice is too small"):
+        run.learn(1)
+    monkeypatch.undo()
+    run.learn(10)
+    assert run.learner._windows.trained_to == 179
+
+
+def _refuse(*_: Any) -> None:
+    raise ValueError("the slice is too small")
 
 
 # ── time frames and slabs ────────────────────────────────────────────────────────────────────────────────────────────

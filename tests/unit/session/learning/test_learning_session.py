@@ -15,6 +15,7 @@ from simulated_run import ANGLES, TOMO, emit_run, frames
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.learn.registry import Registry
 from bluesky_jit.messages import Control, SessionStatus, SinkMessage, Update
+from bluesky_jit.session.learning.judging import FailedJudgement
 from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.settings import Settings, load_settings
 
@@ -185,14 +186,17 @@ def test_there_is_nothing_to_flush_or_to_reset_without_a_run(control: str) -> No
 # ── odd data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_pairs_that_cannot_be_learned_from_are_told_once_and_slices_go_on(
-    streams: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("kind", "what"), [(ValueError, "pairs were left out"), (FailedJudgement, "what was learned could not be judged")]
+)
+def test_what_cannot_be_learned_from_or_judged_is_told_once_and_slices_go_on(
+    streams: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type, what: str
 ) -> None:
     calls: list[int] = []
 
     def refuse(learner: Learner) -> bool:
         calls.append(1)
-        raise ValueError(f"{len(calls)} of 400 values of u are not finite: look for dead flats")
+        raise kind(f"{len(calls)} of 400 values of u are not finite: look for dead flats")
 
     monkeypatch.setattr(Learner, "train", refuse)
     with caplog.at_level(logging.WARNING, "bluesky_jit.session.wiring"), Session(quick(), sinks=[]) as session:
@@ -200,7 +204,7 @@ def test_pairs_that_cannot_be_learned_from_are_told_once_and_slices_go_on(
         assert session.status.run_uid == uid
         assert session.latest("XY", "raw") is not None
         assert session.status.state == "idle"
-    told = [record for record in caplog.records if "left out of learning" in record.getMessage()]
+    told = [record for record in caplog.records if what in record.getMessage()]
     assert len(told) == 1
 
 
