@@ -10,11 +10,11 @@ import numpy as np
 
 from bluesky_jit.learn.checkpoint import Checkpoints
 from bluesky_jit.learn.fingerprint import Fingerprint
-from bluesky_jit.learn.model import Model
 from bluesky_jit.learn.presets import Preset
 from bluesky_jit.learn.registry import Entry, Registry
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
+from bluesky_jit.session.learning.choosing import Choosing
 from bluesky_jit.settings import LearnSettings
 
 TRAINED_TO = "trained_to"
@@ -44,9 +44,12 @@ class ModelFiles:
         self._told = False
         """People know that no checkpoint can be written."""
 
-    def nearest(self, preset: Preset, pairs: Pairs) -> Entry | None:
-        """Return the model of the most similar earlier run, given this one's first pairs."""
+    def measure(self, pairs: Pairs) -> None:
+        """Take from this run's first pairs how much noise it has, which tells set-ups apart."""
         self._noise = float(np.std(pairs.u.astype(np.float64) - pairs.v)) / math.sqrt(2)
+
+    def nearest(self, preset: Preset) -> Entry | None:
+        """Return the model of the most similar earlier run, once this one's noise is known."""
         if self._registry is None or not self._noise > 0:
             return None
         try:
@@ -64,26 +67,26 @@ class ModelFiles:
         except (OSError, ValueError) as error:
             self._report(f"what was learned could not be kept in {self._registry.folder}: {error}")
 
-    def resume(self, model: Model) -> int:
+    def resume(self, choosing: Choosing) -> int:
         """Go on from this run's newest checkpoint; return the newest projection it was trained on, -1 without one."""
         state = self._checkpoints.newest() if self._checkpoints else None
         if state is None:
             return -1
         try:
-            model.load_state_dict(state)
-            return int(state[TRAINED_TO])
+            trained_to = int(state[TRAINED_TO])
+            choosing.load_state_dict(state)
         except (ValueError, KeyError, RuntimeError) as error:
             # PyTorch says with a RuntimeError that weights do not fit a network.
             self._report(f"learning starts from nothing: {error}")
-            model.reset()
             return -1
+        return trained_to
 
-    def checkpoint(self, model: Model, trained_to: int) -> None:
+    def checkpoint(self, choosing: Choosing, trained_to: int) -> None:
         """Write a checkpoint when one is due."""
-        if self._checkpoints is None or not self._checkpoints.due(model.step):
+        if self._checkpoints is None or not self._checkpoints.due(choosing.model.step):
             return
         try:
-            self._checkpoints.save({**model.state_dict(), TRAINED_TO: trained_to})
+            self._checkpoints.save({**choosing.state_dict(), TRAINED_TO: trained_to})
         except OSError as error:
             if not self._told:
                 self._report(f"no checkpoint could be written to {self._checkpoints.folder}, going on trying: {error}")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from learning_run import LearningRun, small_frames
 
+from bluesky_jit.learn import automatic
 from bluesky_jit.learn.registry import Registry
 
 
@@ -92,3 +93,55 @@ def test_a_checkpoint_of_another_preset_is_told_and_left_alone(streams: dict, tm
     [problem] = again.problems
     assert "learning starts from nothing: the checkpoint is of preset unet-fast" in problem.text
     assert again.learner.learning(paused=False).step == 0
+
+
+@pytest.fixture
+def short_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = automatic.Automatic.__init__.__kwdefaults__
+    monkeypatch.setattr(automatic.Automatic.__init__, "__kwdefaults__", {**defaults, "cpu_s": 0.3})
+
+
+def test_what_auto_has_chosen_is_kept_and_goes_on_without_another_trial(
+    streams: dict, tmp_path: Path, short_trial: None
+) -> None:
+    how: dict[str, Any] = {
+        "preset": "auto",
+        "registry": str(tmp_path / "models"),
+        "checkpoint_folder": str(tmp_path / "checkpoints"),
+        "checkpoint_every_s": 1e-6,
+    }
+    first = LearningRun(streams, **how)
+    first.push(90 + 2 * 60)
+    for _ in range(100):
+        first.learn(10)
+        if first.learner.weights is not None:
+            break
+    learned, weights = first.learner.learning(paused=False), first.learner.weights
+    assert weights is not None
+    first.learner._judging.readiness.ready = True
+    first.learner.finish()
+    [entry] = Registry(tmp_path / "models").entries()
+    assert entry.fingerprint.preset == learned.preset
+    assert entry.fingerprint.noise > 0
+
+    again = LearningRun(streams, **how)
+    assert again.problems == []
+    resumed = again.learner.learning(paused=False)
+    assert (resumed.preset, resumed.step) == (learned.preset, weights.step)
+    assert resumed.chosen == f"{learned.chosen}; learning goes on from a checkpoint of step {resumed.step}"
+    assert again.learner._making.buffer.capacity == first.learner._making.buffer.capacity
+    again.push(90 + 2 * 60)
+    again.learn(25)
+    assert again.learner.learning(paused=False).preset == learned.preset
+    assert again.learner.learning(paused=False).step > resumed.step + 10
+
+
+def test_training_that_goes_on_looks_for_no_model_of_an_earlier_run(streams: dict, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"checkpoint_folder": str(tmp_path / "checkpoints"), "checkpoint_every_s": 1e-6}
+    kept(streams, tmp_path / "models", **how)
+    again = trained(streams, steps=30, registry=str(tmp_path / "models"), **how)
+    assert again.learner.learning(paused=False).chosen == "learning goes on from a checkpoint of step 300"
+    # It is kept with this run's noise all the same.
+    again.learner._judging.readiness.ready = True
+    again.learner.finish()
+    assert len(Registry(tmp_path / "models").entries()) == 2
