@@ -103,7 +103,7 @@ def train(
         took.append(spent)
         steps.append(model.step)
         for name, pairs in held_out.items():
-            accuracies[name].append(model.accuracy(pairs))
+            accuracies[name].append(model.accuracy(pairs).value)
         reached(moment)
     return Curve(
         recipe=recipe_of(model),

@@ -147,7 +147,7 @@ class _Follower:
                 self._step()
             took.append(self._spent)
             steps.append(model.step)
-            accuracies.append(model.accuracy(held_out[self._part(moment)]))
+            accuracies.append(model.accuracy(held_out[self._part(moment)]).value)
             if moment in (replay.jump_s, replay.moments_s[-1]):
                 model.save(replay.weights(self._strategy.name, "before" if moment == replay.jump_s else "after"))
         return Curve(
@@ -175,7 +175,7 @@ class _Follower:
 
     def _watch(self, pairs: Pairs) -> None:
         """Judge new pairs before they are trained on; when they jump, forget the old ones."""
-        if self._detector.update(self._model.accuracy(pairs)) and self._buffer is not None:
+        if self._detector.update(self._model.accuracy(pairs).value) and self._buffer is not None:
             self._buffer.flush()
             self._model.restart_average()
 

@@ -17,7 +17,7 @@ from bluesky_jit.intake.sources import open_scan
 from bluesky_jit.learn.model import make_denoiser, make_model
 from bluesky_jit.learn.noise2inverse import make_pairs
 from bluesky_jit.learn.presets import preset_named
-from bluesky_jit.learn.quality import accuracy
+from bluesky_jit.learn.quality import accuracy_of_patches
 from bluesky_jit.messages import Pairs
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
@@ -69,7 +69,7 @@ def run(output: Path, *, quick: bool = False, data: Path | None = None) -> list[
         denoiser = make_denoiser(preset)
         denoiser.load(model.snapshot())
         images[f"{name}, {lasted:g} s"] = denoiser.apply(raw.images[0][None])
-        whole_slice = accuracy(denoiser.apply(halves[0, 0])[None], make_pairs(halves))
+        whole_slice = accuracy_of_patches(denoiser.apply(halves[0, 0])[None], make_pairs(halves)).value
         kept[name] = asdict(found)
         figures += _figures(f"{name}, {lasted:g} s", found, whole_slice)
     write(figures, output / "tooth.json", quick=quick, curves=kept)

@@ -247,7 +247,7 @@ def buffer_for(pace: Pace, *, of: Pairs, preset: Preset) -> int:
 
 def _mean_accuracy(model: Model, batches: Sequence[Pairs] | deque[Pairs]) -> float:
     """Return the mean accuracy; infinite before there is one."""
-    found = [model.accuracy(cut(batch, model.preset)) for batch in batches]
+    found = [model.accuracy(cut(batch, model.preset)).value for batch in batches]
     found = [accuracy for accuracy in found if math.isfinite(accuracy)]
     return sum(found) / len(found) if found else math.inf
 

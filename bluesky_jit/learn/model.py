@@ -9,6 +9,7 @@ import numpy as np
 
 from bluesky_jit.learn.denoiser import MEMORY_GB, Denoiser
 from bluesky_jit.learn.presets import Preset, preset_named
+from bluesky_jit.learn.quality.accuracy import Accuracy
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
@@ -34,8 +35,8 @@ class Model(Protocol):
         """Take one step and return the loss; pairs that cannot be learnt from raise ValueError and change nothing."""
         ...
 
-    def accuracy(self, pairs: Pairs) -> float:
-        """Return the accuracy on pairs of any size; NaN before there is anything to apply."""
+    def accuracy(self, pairs: Pairs) -> Accuracy:
+        """Return the accuracy on pairs of any size, and how well it is known; NaN before there is one."""
         ...
 
     def snapshot(self) -> Weights:

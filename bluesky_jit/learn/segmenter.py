@@ -11,11 +11,11 @@ import scipy.special
 import torch
 from torch.nn import functional
 
-from bluesky_jit.learn import quality
 from bluesky_jit.learn.classes import LABEL_SMOOTHING, Classes, smoothed
 from bluesky_jit.learn.denoiser import Denoiser
 from bluesky_jit.learn.normalisation import Normalisation
 from bluesky_jit.learn.presets import Preset, unet_fast
+from bluesky_jit.learn.quality.accuracy import Accuracy, middle, ratio_of
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
@@ -44,18 +44,18 @@ class Segmenter(Trainer):
         """Take one step with the middle slices of pairs, and return the cross-entropy: ln 2 is not to know."""
         return super().train_step(_middles(pairs))
 
-    def accuracy(self, pairs: Pairs) -> float:
+    def accuracy(self, pairs: Pairs) -> Accuracy:
         """Return how many of v's labels are missed, over how many are when u is thresholded: 1 is no better.
 
         NaN before there is a threshold, or where u alone misses none.
         """
         if not self._normalisation.known:
-            return float("nan")
+            return Accuracy()
         middles = _middles(pairs)
         labels = self._target(middles) > self._normalisation.mean
-        missed = np.count_nonzero((self._applied(middles.u) > 0) != labels)
-        by_threshold = np.count_nonzero((quality.middle(middles.u) > self._normalisation.mean) != labels)
-        return missed / by_threshold if by_threshold else float("nan")
+        missed = np.count_nonzero((self._applied(middles.u) > 0) != labels, axis=(1, 2))
+        by_threshold = np.count_nonzero((middle(middles.u) > self._normalisation.mean) != labels, axis=(1, 2))
+        return ratio_of(missed, by_threshold)
 
     def _units(self, state: Mapping[str, Any] | None = None) -> Classes:
         if state is None:
@@ -63,7 +63,7 @@ class Segmenter(Trainer):
         return Classes(**{**state, "noise": Normalisation(**state["noise"])})
 
     def _target(self, pairs: Pairs) -> np.ndarray:
-        return smoothed(quality.middle(pairs.v), LABEL_SMOOTHING)
+        return smoothed(middle(pairs.v), LABEL_SMOOTHING)
 
 
 class SliceSegmenter:
@@ -90,9 +90,9 @@ class SliceSegmenter:
         """Return the probability of the upper class, float32 (ny, nx), in the middle slice of a slab in 1/mm."""
         with self._lock:
             mean, scale = self._units
-            odds = self._denoiser.apply(quality.middle(slab[None])[0][None, None])
+            odds = self._denoiser.apply(middle(slab[None])[0][None, None])
         return scipy.special.expit((odds - np.float32(mean)) / np.float32(scale))
 
 
 def _middles(pairs: Pairs) -> Pairs:
-    return Pairs(u=quality.middle(pairs.u)[:, None, None], v=quality.middle(pairs.v)[:, None, None])
+    return Pairs(u=middle(pairs.u)[:, None, None], v=middle(pairs.v)[:, None, None])

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from skimage.restoration import denoise_tv_chambolle
 
-from bluesky_jit.learn import checkpoint, quality
+from bluesky_jit.learn import checkpoint
 from bluesky_jit.learn.buffer import require_usable
 from bluesky_jit.learn.normalisation import Normalisation
 from bluesky_jit.learn.presets import Preset, preset_named
+from bluesky_jit.learn.quality.accuracy import Accuracy, accuracy_of_patches, middle
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
 
@@ -88,23 +89,23 @@ class TotalVariation:
             self.refused += 1
             raise
         few = Pairs(u=pairs.u[:PATCHES], v=pairs.v[:PATCHES])
-        found = [self._accuracy(few, weight) for weight in self._candidates()]
+        found = [self._accuracy(few, weight).value for weight in self._candidates()]
         if np.isfinite(found).all():
             self._sums += found
             self._compared += 1
         noise_u, noise_v = self._noise
         self._noise = (
-            noise_u + noise_variance(quality.middle(few.u)),
-            noise_v + noise_variance(quality.middle(few.v)),
+            noise_u + noise_variance(middle(few.u)),
+            noise_v + noise_variance(middle(few.v)),
         )
         if self._compared == BATCHES:
             self._choose()
         self.step += 1
         return 2 * found[1]
 
-    def accuracy(self, pairs: Pairs) -> float:
+    def accuracy(self, pairs: Pairs) -> Accuracy:
         """Return the accuracy on pairs of any size; NaN before there is a normalisation."""
-        return self._accuracy(pairs, self._weight) if self._normalisation.known else math.nan
+        return self._accuracy(pairs, self._weight) if self._normalisation.known else Accuracy()
 
     def snapshot(self) -> Weights:
         """Return the weight for slices of all projections, in units of the noise of u."""
@@ -181,10 +182,10 @@ class TotalVariation:
         noise_u, noise_v = self._noise
         return math.sqrt(noise_v / (noise_u + noise_v)) if noise_u > 0 and noise_v > 0 else math.sqrt(0.5)
 
-    def _accuracy(self, pairs: Pairs, weight: float) -> float:
+    def _accuracy(self, pairs: Pairs, weight: float) -> Accuracy:
         mean, scale = self._normalisation.mean, self._normalisation.scale
         slabs = middle_frame(pairs.u)
-        return quality.accuracy(np.stack([_applied(slab, mean, scale, weight) for slab in slabs]), pairs)
+        return accuracy_of_patches(np.stack([_applied(slab, mean, scale, weight) for slab in slabs]), pairs)
 
 
 class TotalVariationDenoiser:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from bluesky_jit.learn import checkpoint, quality
+from bluesky_jit.learn import checkpoint
 from bluesky_jit.learn.buffer import require_usable
 from bluesky_jit.learn.cuda_step import CudaStep
 from bluesky_jit.learn.device import training_device
 from bluesky_jit.learn.network_input import network_input
 from bluesky_jit.learn.normalisation import Normalisation, Units
 from bluesky_jit.learn.presets import Preset, preset_named
+from bluesky_jit.learn.quality.accuracy import Accuracy, accuracy_of_patches, middle
 from bluesky_jit.learn.step import LARGEST_LOSS, Step
 from bluesky_jit.learn.weights import Weights, initialise
 from bluesky_jit.messages import Pairs
@@ -72,12 +73,12 @@ class Trainer:
         self._averaged += 1
         return loss
 
-    def accuracy(self, pairs: Pairs) -> float:
+    def accuracy(self, pairs: Pairs) -> Accuracy:
         """Return the accuracy on pairs of any size, fresh or held-out ones; NaN before there is a normalisation."""
         if not self._normalisation.known:
-            return math.nan
+            return Accuracy()
         mean, scale = self._normalisation.mean, self._normalisation.scale
-        return quality.accuracy(self._applied(pairs.u) * np.float32(scale) + np.float32(mean), pairs)
+        return accuracy_of_patches(self._applied(pairs.u) * np.float32(scale) + np.float32(mean), pairs)
 
     def snapshot(self) -> Weights:
         """Return the averaged weights as they are now; later steps do not change them."""
@@ -149,7 +150,7 @@ class Trainer:
 
     def _target(self, pairs: Pairs) -> np.ndarray:
         """Return what is to be predicted, float32 (n, ny, nx) in 1/mm."""
-        return quality.middle(pairs.v)
+        return middle(pairs.v)
 
     def _applied(self, slabs: np.ndarray) -> np.ndarray:
         """Return what the averaged network makes of slabs (n, nt, nz, ny, nx) in 1/mm, in its own units (n, ny, nx)."""

@@ -127,4 +127,4 @@ class WarmStart:
 
 
 def _mean_accuracy(model: Model, batches: deque[Pairs]) -> float:
-    return sum(model.accuracy(batch) for batch in batches) / len(batches)
+    return sum(model.accuracy(batch).value for batch in batches) / len(batches)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 
 from bluesky_jit.messages import Pairs
 
 BLOCK = 16
 """Points along a side of the blocks whose scatter gives the uncertainty of a whole slice's accuracy: far longer than
 noise is correlated over."""
+SIGMAS = 2.0
+"""Uncertainties that an accuracy must lie below a limit: one network in forty would be let through by luck."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Carry an accuracy with its standard error; both are NaN when there was nothing to measure."""
+    """Carry an accuracy with its standard error; value is NaN when there was nothing to measure.
+
+    uncertainty: the standard error, enlarged where few values tell it so that `SIGMAS` of it are exceeded as seldom as
+    of one that is known (Student); infinite where nothing tells it.
+    """
 
     value: float = math.nan
-    uncertainty: float = math.nan
+    uncertainty: float = math.inf
 
 
 def beats_raw(splits: int) -> float:
@@ -45,26 +53,45 @@ def middle(slabs: np.ndarray) -> np.ndarray:
     return slabs[:, slabs.shape[1] // 2, slabs.shape[2] // 2]
 
 
-def accuracy(denoised: np.ndarray, pairs: Pairs) -> float:
+def accuracy_of_patches(denoised: np.ndarray, pairs: Pairs) -> Accuracy:
     """Return the paper's empirical accuracy (equation 3): mean over pairs of |A(u) − v|² / |u − v|².
 
-    denoised: (n, ny, nx), A(u). 1 is no denoising, about 0.5 is ideal; NaN when u and v are the same everywhere.
+    denoised: (n, ny, nx), A(u). 1 is no denoising, about 0.5 is ideal; NaN when u and v are the same everywhere. Its
+    uncertainty is that of the scatter of the pairs; of a single one, of the blocks within it.
     """
-    return accuracy_of_patches(denoised, pairs).value
-
-
-def accuracy_of_patches(denoised: np.ndarray, pairs: Pairs) -> Accuracy:
-    """Return the accuracy with the standard error that the scatter of the pairs gives it (NaN for a single one)."""
     u, v = middle(pairs.u), middle(pairs.v)
     error = np.square(denoised - v).sum(axis=(1, 2), dtype=np.float64)
     noise = np.square(u - v).sum(axis=(1, 2), dtype=np.float64)
-    told = noise > 0
-    if not told.any():
+    told = np.flatnonzero(noise > 0)
+    if len(told) == 1:
+        [only] = told
+        return accuracy_of_slice(denoised[only], u[only], v[only])
+    return mean_of(error[told] / noise[told])
+
+
+def mean_of(values: Sequence[float] | np.ndarray) -> Accuracy:
+    """Return the mean of accuracies that are known alike, with the uncertainty that their scatter gives it."""
+    count = len(values)
+    if count == 0:
         return Accuracy()
-    each = error[told] / noise[told]
-    if len(each) < 2:
-        return Accuracy(value=float(each[0]))
-    return Accuracy(value=float(np.mean(each)), uncertainty=float(np.std(each, ddof=1)) / math.sqrt(len(each)))
+    if count == 1:
+        return Accuracy(value=float(values[0]))
+    error = float(np.std(values, ddof=1)) / math.sqrt(count)
+    return Accuracy(value=float(np.mean(values)), uncertainty=_enlarged(error, count))
+
+
+def ratio_of(parts: np.ndarray, wholes: np.ndarray) -> Accuracy:
+    """Return the sum of parts over that of wholes, with the uncertainty that their scatter gives it."""
+    count = int(np.count_nonzero((wholes > 0) | (parts > 0)))
+    total = float(wholes.sum())
+    if total == 0:
+        return Accuracy()
+    value = float(parts.sum()) / total
+    if count == 1:
+        return Accuracy(value=value)
+    # The linearised variance of a ratio of sums.
+    scatter = float(np.square(parts - value * wholes).sum()) * count / (count - 1)
+    return Accuracy(value=value, uncertainty=_enlarged(math.sqrt(scatter) / total, count))
 
 
 def accuracy_of_slice(
@@ -78,19 +105,12 @@ def accuracy_of_slice(
     if not denoised.shape == u.shape == v.shape:
         raise ValueError(f"A(u) is {denoised.shape}, u {u.shape} and v {v.shape}: give one shape (ny, nx)")
     counted = np.ones(u.shape, dtype=bool) if mask is None else mask
-    error = _sums(np.where(counted, np.square(denoised - v), 0))
-    noise = _sums(np.where(counted, np.square(u - v), 0))
-    told = noise > 0
-    count = int(np.count_nonzero(told))
-    if count == 0:
-        return Accuracy()
-    total = noise[told].sum()
-    value = float(error[told].sum() / total)
-    if count < 2:
-        return Accuracy(value=value)
-    # The linearised variance of a ratio of sums.
-    scatter = np.square(error[told] - value * noise[told]).sum() * count / (count - 1)
-    return Accuracy(value=value, uncertainty=float(math.sqrt(scatter) / total))
+    return ratio_of(_sums(np.where(counted, np.square(denoised - v), 0)), _sums(np.where(counted, np.square(u - v), 0)))
+
+
+def _enlarged(error: float, count: int) -> float:
+    """Return the uncertainty that a standard error from the scatter of a few values comes to."""
+    return error * float(stdtrit(count - 1, ndtr(SIGMAS))) / SIGMAS
 
 
 def _sums(values: np.ndarray) -> np.ndarray:

@@ -6,14 +6,8 @@ import math
 import time
 from collections.abc import Callable
 
-from bluesky_jit.learn.quality.accuracy import BEATS_RAW, SUSPICIOUS, Accuracy
+from bluesky_jit.learn.quality.accuracy import BEATS_RAW, SIGMAS, SUSPICIOUS, Accuracy
 from bluesky_jit.learn.quality.residual import ResidualFigure
-
-SIGMAS = 2.0
-"""Standard errors that an accuracy must lie below the limit: one network in forty would be let through by luck."""
-OF_A_BATCH = 0.015
-"""Standard error taken for an accuracy that comes without one: of 32 patches of 20×20 points it is 0.013
-to 0.015, measured on experiments A and B (median of batches of the guard region)."""
 
 
 class Readiness:
@@ -62,13 +56,13 @@ class Readiness:
         """Return the accuracy that counts: on unseen projections, or in the guard region before there is one."""
         return self._guard.value if self._is_provisional() else self._unseen.value
 
-    def update(self, figure: Accuracy | float) -> bool:
+    def update(self, figure: Accuracy) -> bool:
         """Take the accuracy in the guard region and return whether denoised slices may be shown."""
         self._guard.add(figure)
         self._passed = self._passed + 1 if self._clears(self._guard) else 0
         return self.judge()
 
-    def unseen(self, figure: Accuracy | float) -> bool:
+    def unseen(self, figure: Accuracy) -> bool:
         """Take the accuracy on projections that were never trained on."""
         self._unseen.add(figure)
         return self.judge()
@@ -127,6 +121,8 @@ class Readiness:
             return ""
         if track.value >= self._limit:
             return f"{what} {track.value:.3f} is not below {self._limit:.2f}: the raw slice is better"
+        if math.isinf(track.uncertainty):
+            return f"{what} {track.value:.3f} is of too few points for its uncertainty to be known"
         return (
             f"{what} {track.value:.3f} ± {track.uncertainty:.3f} must fall below "
             f"{self._limit - SIGMAS * track.uncertainty:.3f} to be surely better than the raw slice"
@@ -165,10 +161,8 @@ class _Track:
         self.empty = True
         self.value = self.uncertainty = math.nan
 
-    def add(self, figure: Accuracy | float) -> None:
-        known = figure if isinstance(figure, Accuracy) else Accuracy(value=figure)
-        self.value = known.value
-        self.uncertainty = known.uncertainty if math.isfinite(known.uncertainty) else OF_A_BATCH
+    def add(self, figure: Accuracy) -> None:
+        self.value, self.uncertainty = figure.value, figure.uncertainty
         self._at_s = self._clock()
         self.empty = False
 

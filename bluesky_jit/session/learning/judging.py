@@ -20,6 +20,7 @@ from bluesky_jit.learn.quality import (
     ResidualFigure,
     accuracy_of_slice,
     beats_raw,
+    mean_of,
     middle,
     residual_figure,
     suspicious,
@@ -83,7 +84,7 @@ class Judging:
 
     def incoming(self, model: Model, pairs: Pairs) -> bool:
         """Judge pairs that have just come; return whether the data changed abruptly, after which slices are raw."""
-        value = model.accuracy(cut(pairs, model.preset))
+        value = model.accuracy(cut(pairs, model.preset)).value
         if not math.isfinite(value):
             return False
         self.accuracy = smoothed(self.accuracy, value)
@@ -101,8 +102,9 @@ class Judging:
 
     def guard(self, model: Model, pairs: Pairs) -> None:
         """Judge pairs of the region that is never trained on."""
-        self.held_out = model.accuracy(cut(pairs, model.preset))
-        self.readiness.update(self.held_out)
+        figure = model.accuracy(cut(pairs, model.preset))
+        self.held_out = figure.value
+        self.readiness.update(figure)
 
     def guard_has_moved(self) -> None:
         """Forget what was judged: what is measured from now on had been trained on."""
@@ -111,9 +113,7 @@ class Judging:
 
     def unseen_window(self, model: Model, weights: Weights, unseen: Unseen) -> None:
         """Judge pairs and whole slices of projections none of which was trained on."""
-        each = [model.accuracy(cut(batch, model.preset)) for batch in unseen.batches]
-        scatter = float(np.std(each, ddof=1)) / math.sqrt(len(each)) if len(each) > 1 else math.nan
-        patches = Accuracy(value=float(np.mean(each)), uncertainty=scatter)
+        patches = mean_of([model.accuracy(cut(batch, model.preset)).value for batch in unseen.batches])
         figures = {whole.name: self._accuracy_of(weights, whole) for whole in unseen.slices}
         self.readiness.unseen(patches)
         for name, figure in figures.items():

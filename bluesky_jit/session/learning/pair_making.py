@@ -20,6 +20,9 @@ from bluesky_jit.tomo.reconstructor import Reconstructor, SliceSet
 
 GUARD_EVERY = 20
 """Training batches between two of the guard region: about one in twenty is spent on telling how good it is."""
+GUARD_PATCHES = 32
+"""Patches that a guard figure comes from, at least: the accuracy of one scatters by about 0.1, and so few as make a
+small batch would hardly tell a good network from the raw slice."""
 PROBE_EVERY = 4
 """Training batches between two of the newest projections while those are kept from training: a jump is to be noticed
 within a few batches then, too."""
@@ -164,13 +167,20 @@ class PairMaking:
         return make_pairs(splits, rng=self._rng)
 
     def _make_guard(self, reconstruction: Reconstructor) -> bool:
-        splits = reconstruction.pairs(self._sampler.held_out())
+        splits = reconstruction.pairs(self._of_guard())
         if splits is not None:
             self.guard.put(self._pairs_of(splits))
-        anywhere = reconstruction.pairs(self._sampler.held_out(anywhere=True)) if self._compare else None
+        anywhere = reconstruction.pairs(self._of_guard(anywhere=True)) if self._compare else None
         if anywhere is not None:
             self.anywhere.put(self._pairs_of(anywhere))
         return splits is not None
+
+    def _of_guard(self, *, anywhere: bool = False) -> tuple[Grid, ...]:
+        """Return whole batches of the guard region's grids, as many as a figure needs."""
+        grids = self._sampler.held_out(anywhere=anywhere)
+        while len(grids) < GUARD_PATCHES:
+            grids += self._sampler.held_out(anywhere=anywhere)
+        return grids
 
     def _make_unseen(self, reconstruction: Reconstructor, shown: dict[str, Grid], newest: int) -> bool:
         """Make patches and whole slices of the newest window, which holds nothing that was trained on."""

@@ -25,6 +25,7 @@ from bluesky_jit.learn.automatic import (
 )
 from bluesky_jit.learn.model import Model, make_model
 from bluesky_jit.learn.presets import Preset, preset_named
+from bluesky_jit.learn.quality.accuracy import Accuracy
 from bluesky_jit.messages import Pairs
 
 PACE = Pace(
@@ -72,8 +73,8 @@ class Fake:
         self.step += 1
         return 1.0
 
-    def accuracy(self, pairs: Pairs) -> float:
-        return self._accuracy + float(pairs.v.mean())
+    def accuracy(self, pairs: Pairs) -> Accuracy:
+        return Accuracy(value=self._accuracy + float(pairs.v.mean()))
 
 
 def some_pairs(count: int = 4, *, frames: int = 3, depth: int = 3, value: float = 0.0) -> Pairs:
@@ -166,7 +167,7 @@ def on_sample(sample: Sample, *, steps: int = 120, pace: Pace = PACE) -> tuple[C
 def test_the_choice_is_the_one_that_is_best_at_another_time(sample):
     choice, models = on_sample(sample)
 
-    later = {name: model.accuracy(cut(sample.later, model.preset)) for name, model in models.items()}
+    later = {name: model.accuracy(cut(sample.later, model.preset)).value for name, model in models.items()}
     assert later[choice.preset.name] < min(later.values()) + TIE
     assert later[choice.preset.name] < later["unet-fast"] - TIE
     assert {model.step for model in models.values()} == {120}

@@ -22,7 +22,7 @@ def test_networks_learn_as_well_from_gradients_in_bfloat16(scene, name, monkeypa
         pairs = scene.pairs(32, seed=step)
         for trainer in trainers:
             trainer.train_step(pairs)
-    rounded, exactly = (trainer.accuracy(scene.held_out) for trainer in trainers)
+    rounded, exactly = (trainer.accuracy(scene.held_out).value for trainer in trainers)
     assert rounded != exactly
     assert rounded == pytest.approx(exactly, abs=0.005)
     assert {tensor.dtype for tensor in trainers[0].snapshot().tensors.values()} == {torch.float32}

@@ -49,7 +49,7 @@ def test_it_computes_what_the_trainer_trained(scene):
     held_out = scene.held_out
     denoised = denoiser.apply(held_out.u[0])
     error = np.sum((denoised - held_out.v[0, 0, 0]) ** 2) / np.sum((held_out.u - held_out.v) ** 2)
-    assert trainer.accuracy(held_out) == pytest.approx(error, rel=1e-4)
+    assert trainer.accuracy(held_out).value == pytest.approx(error, rel=1e-4)
 
 
 def made_both_ways(weights: Weights) -> tuple[Denoiser, Denoiser]:

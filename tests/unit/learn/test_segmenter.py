@@ -67,8 +67,8 @@ def test_the_threshold_lies_between_the_materials(model):
 
 
 def test_accuracy_counts_labels_missed_against_a_threshold_of_u(blobs, model):
-    assert model.accuracy(blobs.held_out) < 0.5
-    assert math.isnan(Segmenter().accuracy(blobs.held_out))
+    assert model.accuracy(blobs.held_out).value < 0.5
+    assert math.isnan(Segmenter().accuracy(blobs.held_out).value)
 
 
 def test_the_loss_falls_from_that_of_not_knowing_at_most(blobs):
@@ -93,7 +93,7 @@ def test_it_goes_on_from_a_checkpoint_bit_for_bit(blobs, tmp_path):
 def test_it_starts_from_weights_with_their_threshold(blobs, model):
     warm = Segmenter(seed=9)
     warm.load_weights(model.snapshot())
-    assert warm.accuracy(blobs.held_out) == pytest.approx(model.accuracy(blobs.held_out))
+    assert warm.accuracy(blobs.held_out).value == pytest.approx(model.accuracy(blobs.held_out).value)
     warm.train_step(blobs.pairs(32, seed=0))
     assert warm.snapshot().mean == pytest.approx(model.snapshot().mean, abs=0.003)
 
@@ -104,7 +104,7 @@ def test_of_slabs_it_takes_the_middle_slice(blobs, model):
     def thick(images: np.ndarray) -> np.ndarray:
         return np.concatenate([images + 1, images, images - 1], axis=2)
 
-    assert model.accuracy(Pairs(u=thick(pairs.u), v=thick(pairs.v))) == model.accuracy(pairs)
+    assert model.accuracy(Pairs(u=thick(pairs.u), v=thick(pairs.v))).value == model.accuracy(pairs).value
     segmenter = SliceSegmenter()
     segmenter.load(model.snapshot())
     assert np.array_equal(segmenter.apply(thick(pairs.u)[0]), segmenter.apply(pairs.u[0]))

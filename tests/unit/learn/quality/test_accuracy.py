@@ -13,13 +13,13 @@ from bluesky_jit.messages import Pairs
 
 def test_accuracy_of_no_denoising_is_one(scene):
     pairs = scene.pairs(64, seed=1)
-    assert quality.accuracy(quality.middle(pairs.u), pairs) == pytest.approx(1.0)
+    assert quality.accuracy_of_patches(quality.middle(pairs.u), pairs).value == pytest.approx(1.0)
 
 
 def test_accuracy_of_the_truth_is_a_half(scene):
     held_out = scene.held_out
     truth = scene.truth[None, :, scene.truth.shape[1] // 2 :]
-    assert quality.accuracy(truth, held_out) == pytest.approx(0.5, abs=0.01)
+    assert quality.accuracy_of_patches(truth, held_out).value == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize("splits", [2, 3, 5])
@@ -39,21 +39,39 @@ def test_accuracy_is_the_mean_over_pairs_of_the_middle_slices():
     v = np.ones_like(u)
     v[:, [0, 2]] = 77.0
     denoised = np.stack([np.full((2, 2), 0.5), np.zeros((2, 2))]).astype(np.float32)
-    assert quality.accuracy(denoised, Pairs(u=u, v=v)) == pytest.approx((0.25 + 1.0) / 2)
+    assert quality.accuracy_of_patches(denoised, Pairs(u=u, v=v)).value == pytest.approx((0.25 + 1.0) / 2)
 
 
 def test_accuracy_leaves_out_pairs_without_noise_and_is_not_a_number_without_any():
     u = np.zeros((2, 1, 1, 4, 4), dtype=np.float32)
     v = u.copy()
-    assert math.isnan(quality.accuracy(u[:, 0, 0], Pairs(u=u, v=v)))
+    assert math.isnan(quality.accuracy_of_patches(u[:, 0, 0], Pairs(u=u, v=v)).value)
     v[1] = 1.0
-    assert quality.accuracy(u[:, 0, 0], Pairs(u=u, v=v)) == 1.0
+    assert quality.accuracy_of_patches(u[:, 0, 0], Pairs(u=u, v=v)).value == 1.0
 
 
 def test_the_uncertainty_of_patches_is_the_scatter_between_batches(scene):
     held_out = [scene.pairs(32, seed=seed) for seed in range(100)]
     figures = [quality.accuracy_of_patches(0.9 * quality.middle(pairs.u), pairs) for pairs in held_out]
     assert np.mean([it.uncertainty for it in figures]) == pytest.approx(np.std([it.value for it in figures]), rel=0.25)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8, 32])
+def test_two_uncertainties_are_exceeded_as_seldom_however_few_patches_there_are(count):
+    """By one mean in forty, though few patches tell their own scatter badly."""
+    rng = np.random.default_rng(0)
+    found = [quality.mean_of(values) for values in 0.76 + 0.08 * rng.normal(size=(20_000, count))]
+    below = np.mean([it.value < 0.76 - 2 * it.uncertainty for it in found])
+    assert below == pytest.approx(0.0228, abs=0.005)
+
+
+def test_the_uncertainty_of_a_single_patch_is_the_scatter_between_such_patches():
+    """It comes from the blocks within it."""
+    rng = np.random.default_rng(0)
+    found = []
+    for u, v in rng.normal(size=(200, 2, 1, 1, 1, 96, 96)):
+        found.append(quality.accuracy_of_patches(0.3 * u[:, 0, 0], Pairs(u=u, v=v)))
+    assert np.mean([it.uncertainty for it in found]) == pytest.approx(np.std([it.value for it in found]), rel=0.15)
 
 
 def test_the_uncertainty_of_a_slice_is_the_scatter_between_scans():
@@ -93,11 +111,12 @@ def test_padding_shows_in_the_accuracy_of_a_whole_slice_and_not_in_that_of_patch
 
 def test_nothing_to_measure_has_no_accuracy():
     flat = np.ones((32, 32), dtype=np.float32)
-    for found in (quality.accuracy_of_slice(flat, flat, flat), quality.Accuracy()):
+    for found in (quality.accuracy_of_slice(flat, flat, flat), quality.mean_of([])):
         assert math.isnan(found.value)
-        assert math.isnan(found.uncertainty)
+        assert math.isinf(found.uncertainty)
     lonely = Pairs(u=np.zeros((1, 1, 1, 4, 4)), v=np.ones((1, 1, 1, 4, 4)))
-    assert quality.accuracy_of_patches(np.ones((1, 4, 4)), lonely).value == 0
-    assert math.isnan(quality.accuracy_of_patches(np.ones((1, 4, 4)), lonely).uncertainty)
+    for found in (quality.accuracy_of_patches(np.ones((1, 4, 4)), lonely), quality.mean_of([0.0])):
+        assert found.value == 0
+        assert math.isinf(found.uncertainty)
     with pytest.raises(ValueError, match=r"A\(u\) is \(4, 4\), u \(32, 32\)"):
         quality.accuracy_of_slice(flat[:4, :4], flat, flat)
