@@ -52,6 +52,10 @@ class HeldOutWindows:
         self._cut, self._judged_at = None, newest
         self._next_cut = newest + ((self._every if passed else min(self._every, 2)) - 1) * self._reach
 
-    def lift(self) -> None:
-        """Lift the cut without a judgement; the next one begins as soon as it is worth it."""
-        self._cut = self._next_cut = None
+    def lift(self, newest: int) -> None:
+        """Lift the cut without a judgement, after a jump: a window that holds anything of before is of no use.
+
+        Neither is one to be judged, nor may a cut begin, before a window has come since.
+        """
+        self._cut, self._judged_at = None, newest
+        self._next_cut = newest + self._reach

@@ -95,7 +95,7 @@ class Judging:
         logger.info("the data changed abruptly (accuracy of new pairs %.3f): the buffer is emptied", value)
         self.jumps += 1
         self._drift.reset()
-        self.drift = self.unseen = self.whole_slice = math.nan
+        self.held_out = self.drift = self.unseen = self.whole_slice = math.nan
         self.residual = None
         self.readiness.reset("the data changed abruptly: learning it")
         return True

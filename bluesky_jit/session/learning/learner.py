@@ -202,6 +202,8 @@ class Learner:
             making.guard_moved.clear()
             making.guard.take()
             judging.guard_has_moved()
+        if making.jumped.is_set():
+            making.forget_judged_by()
         guard, unseen, whole = making.guard.take(), making.unseen.take(), making.whole.take()
         passed = False
         try:
@@ -259,14 +261,15 @@ class Learner:
         pairs = held_back if making.is_cut else fresh
         if pairs is None or self._choosing.is_trying or not self._judging.incoming(self._choosing.model, pairs):
             return
-        making.guard.take()
         making.buffer.flush()
         if not making.is_cut:
             making.buffer.push(pairs)
             # They were judged a moment ago.
             making.buffer.fresh()
         # Nothing is to be kept back from now on.
+        making.worth_judging = False
         making.jumped.set()
+        making.forget_judged_by()
         self._choosing.model.restart_average()
 
     def _judge_segmentation(self, held_out: Pairs) -> None:

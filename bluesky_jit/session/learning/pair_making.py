@@ -113,6 +113,14 @@ class PairMaking:
         """Say whether the newest projections are kept from training."""
         return self._windows.is_cut
 
+    def forget_judged_by(self) -> None:
+        """Take back what waits to be judged by: after a jump it is of what is no longer there."""
+        for slot in (self.incoming, self.guard, self.anywhere, self.whole):
+            slot.take()
+        unseen = self.unseen.take()
+        if unseen is not None:
+            unseen.passed.put(False)
+
     def make(self, reconstruction: Reconstructor, shown: dict[str, Grid], *, train: bool = True) -> bool:
         """Make the next batch of whatever is due; return False when nothing is wanted now.
 
@@ -123,14 +131,18 @@ class PairMaking:
             return False
         self.shown = shown
         self._sampler.show(shown.values())
+        if self.jumped.is_set():
+            # In this order: while it is set the trainer judges by nothing that was made before.
+            self.forget_judged_by()
+            self._unseen = None
+            self._windows.lift(newest)
+            self._finder.look_again()
+            self.worth_judging = False
+            self.jumped.clear()
         passed = self._unseen.passed.take() if self._unseen is not None else None
         if passed is not None:
             self._windows.judged(self._newest, passed=passed)
             self._unseen = None
-        if self.jumped.is_set():
-            self.jumped.clear()
-            self._windows.lift()
-            self._finder.look_again()
         if self._finder.update(reconstruction) and self._sampler.move(self._finder.region):
             self.guard_moved.set()
         if self._unseen is None and self._windows.is_unseen(newest):

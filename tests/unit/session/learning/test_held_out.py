@@ -80,12 +80,22 @@ def test_while_nothing_is_trained_on_every_window_is_judged_once() -> None:
     assert judged == [179, 269, 359, 449]
 
 
-def test_a_lifted_cut_lets_everything_be_trained_on_and_comes_again_when_it_is_worth_it() -> None:
+def test_after_a_jump_there_is_no_cut_before_a_window_has_come_since() -> None:
     windows = HeldOutWindows(reach=REACH, every=4)
     train(windows, 89)
-    windows.lift()
-    assert [train(windows, newest, worth_judging=False) for newest in (100, 120)] == [100, 120]
-    assert [train(windows, newest) for newest in (130, 140)] == [130, 130]
+    windows.lift(100)
+    assert [train(windows, newest) for newest in (100, 120, 189)] == [100, 120, 189]
+    assert [train(windows, newest, worth_judging=False) for newest in (190, 200)] == [190, 200]
+    assert [train(windows, newest) for newest in (230, 240)] == [230, 230]
+
+
+def test_a_window_that_holds_anything_of_before_a_jump_is_not_judged() -> None:
+    windows = HeldOutWindows(reach=REACH, every=4)
+    train(windows, 89)
+    assert windows.is_unseen(179)
+    windows.lift(179)
+    # Nothing is trained on meanwhile.
+    assert [newest for newest in range(179, 271) if windows.is_unseen(newest)] == [269, 270]
 
 
 def test_without_cuts_the_newest_projections_are_always_trained_on() -> None:

@@ -10,6 +10,7 @@ import pytest
 from learning_run import LearningRun, small_frames
 
 from bluesky_jit.learn.presets import preset_named
+from bluesky_jit.learn.quality import JumpDetector
 from bluesky_jit.session.learning.judging import FailedJudgement, Judging
 from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.session.learning.pair_making import PairMaking
@@ -194,6 +195,70 @@ def test_when_the_data_jumps_the_buffer_is_emptied_and_slices_are_raw_again(stre
     assert math.isnan(after.unseen)
     assert after.buffered <= 2 * 32
     assert not np.isin(run.learner._making.buffer.sample(32).u[:, 0, 0, 8, 8], old.u[:, 0, 0, 8, 8]).any()
+
+
+def jump(run: LearningRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next batch that comes in look like a jump."""
+    notice = iter([True])
+    monkeypatch.setattr(JumpDetector, "update", lambda *_: next(notice, False))
+    before = figures(run.learner).jumps
+    for _ in range(20):
+        run.learner.train()
+        if figures(run.learner).jumps > before:
+            return
+        run.learn(1)
+    raise AssertionError("no batch came in")
+
+
+def test_after_a_jump_training_goes_on_with_the_newest_projections_for_a_whole_window(
+    streams: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(streams, turns=2)
+    run.push(3)
+    jump(run, monkeypatch)
+    assert math.isnan(figures(run.learner).held_out)
+    jumped_at = run.pushed - 1
+    behind = []
+    for _ in range(35):
+        run.push(3)
+        run.learn(4)
+        behind.append((run.pushed - 1 - jumped_at, run.pushed - 1 - run.learner._windows.until(run.pushed - 1)))
+    assert all(late == 0 for since, late in behind if since < 90)
+    # Then the next window is kept back.
+    assert behind[-1][1] > 0
+
+
+def test_what_was_made_before_a_jump_is_not_judged_after_it(streams: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(streams)
+    run.push(90)
+    # The pairs stage makes an unseen window, and the trainer takes what comes in first.
+    run.learner._making.make(run.run.reconstruction, run.shown)  # type: ignore[arg-type]
+    unseen = run.learner._making._unseen
+    assert unseen is not None
+    batch = run.learner._making.buffer.sample(32)
+    run.learner._making.incoming.put(batch)
+    monkeypatch.setattr(JumpDetector, "update", lambda *_: True)
+    run.learner._watch_incoming()
+    monkeypatch.undo()
+    assert unseen.passed._value is False
+    for _ in range(10):
+        run.learn(1)
+        assert math.isnan(figures(run.learner).unseen)
+        assert math.isnan(figures(run.learner).whole_slice)
+
+
+def test_what_is_made_while_a_jump_is_noticed_is_not_judged_either(
+    streams: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(streams, turns=2)
+    run.push(3)
+    jump(run, monkeypatch)
+    making = run.learner._making
+    making._make_unseen(run.run.reconstruction, run.shown, run.pushed - 1)  # type: ignore[arg-type]
+    making._make_guard(run.run.reconstruction)  # type: ignore[arg-type]
+    run.learner.judge()
+    assert math.isnan(figures(run.learner).unseen)
+    assert math.isnan(figures(run.learner).held_out)
 
 
 # ── odd data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
