@@ -385,3 +385,17 @@ def test_inference_is_timed_for_all_slices_on_show():
     seconds = inference_s_of(model, PACE, StepClock())
     assert seconds == pytest.approx(0.01 * (64 * 64 + 2 * 48 * 64) / (64 * 64))
     assert inference_s_of(model, replace(PACE, slice_shapes=()), StepClock()) == 0
+
+
+@pytest.mark.parametrize("preset", ["unet-fast", "unet-fast-z3"])
+def test_a_preset_is_timed_in_the_precision_that_its_slices_are_denoised_in(preset, monkeypatch, caplog) -> None:
+    # Where the processor lacks it, PyTorch emulates it.
+    monkeypatch.setattr("bluesky_jit.learn.denoiser.has_bfloat16", lambda: True)
+    model, rng = make_model(preset), np.random.default_rng(0)
+    truth = 2 + 0.3 * rng.normal(size=(32, 1, model.preset.depth, 20, 20)).cumsum(axis=-1)
+    for _ in range(60):
+        u, v = (truth + rng.normal(size=(2, *truth.shape))).astype(np.float32)
+        model.train_step(Pairs(u=u, v=v))
+    with caplog.at_level(logging.WARNING, logger="bluesky_jit.learn.denoiser"):
+        inference_s_of(model, replace(PACE, slice_shapes=((256, 256),)), StepClock())
+    assert [record.getMessage() for record in caplog.records if record.name == "bluesky_jit.learn.denoiser"] == []
