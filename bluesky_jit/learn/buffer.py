@@ -7,17 +7,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 
 from bluesky_jit.messages import Pairs
-
-_COUNTERS = ("length", "next", "fresh", "pushed", "sampled", "flushed", "missed")
-
 
 WAITING = 128
 """Most pairs that wait where there is no buffer: four batches of the paper's, while one at a time is wanted."""
@@ -181,33 +176,6 @@ class PairBuffer:
             rows = (self._next - count + np.arange(count)) % self._room
             newest = self._store[rows].reshape(count, 2, *self._shape)
         return Pairs(u=newest[:, 0], v=newest[:, 1])
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the pairs, the counters and the generator, in types that torch.load(weights_only=True) takes."""
-        with self._lock:
-            return {
-                "capacity": self.capacity,
-                "shape": self._shape,
-                "store": torch.from_numpy(self._store.copy()),
-                "ages_s": torch.from_numpy(self._clock() - self._times),
-                "random": self._rng.bit_generator.state,
-                **{name: getattr(self, "_" + name) for name in _COUNTERS},
-            }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` of a buffer of this capacity returned: the same draws follow."""
-        with self._lock:
-            if state["capacity"] != self.capacity:
-                raise ValueError(
-                    f"the checkpoint is of a buffer of {state['capacity']} pairs and this one holds {self.capacity}: "
-                    "set learn.buffer to match"
-                )
-            self._allocate(tuple(state["shape"]))
-            self._store = state["store"].numpy().copy()
-            self._times = self._clock() - state["ages_s"].numpy()
-            self._rng.bit_generator.state = state["random"]
-            for name in _COUNTERS:
-                setattr(self, "_" + name, state[name])
 
     def flush(self) -> None:
         """Forget every pair."""

@@ -34,24 +34,14 @@ class RegionFinder:
 
         patch_mm: how wide a patch is; a sample that is smaller is given that much room.
         """
-        self._geometry = geometry
         self._patch_mm = patch_mm
-        self._follows = False
         self._next_look: int | None = None
-        self.region: Region = field_cylinder(geometry)
-        self.choose(settings.region, settings.region_mm)
-
-    @property
-    def follows_sample(self) -> bool:
-        return self._follows
-
-    def choose(self, kind: str, numbers_mm: Sequence[float] = ()) -> None:
-        """Take patches from somewhere else from now on: kind as in learn.region, numbers as in learn.region_mm."""
-        region = explicit_region(kind, numbers_mm, self._geometry) if kind != "sample" else None
-        self._follows = region is None
-        self.look_again()
-        if region is not None:
-            self.region = region
+        self._follows = settings.region == "sample"
+        self.region: Region = (
+            field_cylinder(geometry)
+            if settings.region == "sample"
+            else explicit_region(settings.region, settings.region_mm, geometry)
+        )
 
     def look_again(self) -> None:
         """Look for the sample at the next update: it may have changed abruptly."""

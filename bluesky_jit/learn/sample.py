@@ -28,17 +28,11 @@ CENTRING_STEPS = 200
 """Steps in which a circle finds its middle: the error falls as 1 / steps, and half a point is enough."""
 
 
-def sample_cylinder(reconstructor: Reconstructor) -> Cylinder:
-    """Return the upright cylinder around the sample, no larger than what every projection sees; without one, all that.
-
-    Any thread may ask; it takes a twentieth of a second for 150 frames of 192 × 160 pixels.
-    """
-    found = find_sample(reconstructor)
-    return found or field_cylinder(reconstructor.geometry)
-
-
 def find_sample(reconstructor: Reconstructor) -> Cylinder | None:
-    """Return the upright cylinder around the sample; None when there is none, or nothing has been measured yet."""
+    """Return the upright cylinder around the sample; None when there is none, or nothing has been measured yet.
+
+    It takes a twentieth of a second for 150 frames of 192 × 160 pixels.
+    """
     overview = make_overview(reconstructor)
     return None if overview is None else cylinder_in(overview, reconstructor.geometry)
 

@@ -206,8 +206,9 @@ class Intake:
         if session.settings.learn.enabled:
             try:
                 run.start_learning(session.report)
-            except ValueError as error:
-                run.learning_problem = f"nothing is learned here, slices stay raw: {error}"
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                # Beside settings that do not fit: folders, a home that nobody has, and what is too large.
+                run.learning_problem = f"nothing is learned here, slices stay raw: {str(error) or 'no memory'}"
                 session.report(Problem(text=run.learning_problem, run_uid=run.uid))
 
     def _report_arrivals(self, run: LiveRun) -> None:

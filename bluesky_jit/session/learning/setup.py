@@ -29,7 +29,7 @@ class Sequences:
 def require_learnable(settings: LearnSettings) -> None:
     """Raise ValueError for settings that no run could be learned with."""
     require_preset(settings.preset)
-    if settings.frame_spacing % settings.splits:
+    if frames_of(settings.preset) > 1 and settings.frame_spacing % settings.splits:
         raise ValueError(
             f"learn.frame_spacing is {settings.frame_spacing}: give a multiple of learn.splits, which is "
             f"{settings.splits}, so that each split has the same places in all frames"

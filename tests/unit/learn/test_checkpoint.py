@@ -8,12 +8,10 @@ import subprocess
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from bluesky_jit.learn import checkpoint
-from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.checkpoint import Checkpoints
 from bluesky_jit.learn.trainer import Trainer
 from tests.helpers.small_disk import largest_file
@@ -21,15 +19,9 @@ from tests.helpers.small_disk import largest_file
 STATE = {"version": checkpoint.VERSION, "preset": "fast", "step": 0}
 
 
-def filled(scene, *, seed: int = 0) -> PairBuffer:
-    buffer = PairBuffer(320, seed=seed)
-    buffer.push(scene.pairs(320, seed=seed))
-    return buffer
-
-
-def go_on(trainer: Trainer, buffer: PairBuffer, steps: int) -> None:
-    for _ in range(steps):
-        trainer.train_step(buffer.sample(32))
+def go_on(trainer: Trainer, scene, steps: range) -> None:
+    for step in steps:
+        trainer.train_step(scene.pairs(32, seed=step))
 
 
 def same(first: dict, second: dict) -> bool:
@@ -38,23 +30,20 @@ def same(first: dict, second: dict) -> bool:
 
 @pytest.mark.parametrize("preset", ["unet-fast", "fast"])
 def test_training_interrupted_at_half_time_gives_the_same_weights_bit_for_bit(scene, preset, tmp_path):
-    trainer, buffer = Trainer(preset), filled(scene)
-    go_on(trainer, buffer, 100)
-    checkpoint.write({**trainer.state_dict(), "buffer": buffer.state_dict()}, tmp_path / "half.pt")
-    go_on(trainer, buffer, 100)
+    trainer = Trainer(preset)
+    go_on(trainer, scene, range(100))
+    checkpoint.write(trainer.state_dict(), tmp_path / "half.pt")
+    go_on(trainer, scene, range(100, 200))
 
-    # Another seed, and other pairs: all must come from the file.
-    resumed, other = Trainer(preset, seed=99), filled(scene, seed=99)
-    state = checkpoint.read(tmp_path / "half.pt")
-    resumed.load_state_dict(state)
-    other.load_state_dict(state["buffer"])
-    go_on(resumed, other, 100)
+    # Another seed: all must come from the file.
+    resumed = Trainer(preset, seed=99)
+    resumed.load_state_dict(checkpoint.read(tmp_path / "half.pt"))
+    go_on(resumed, scene, range(100, 200))
 
     assert resumed.step == 200
     assert same(resumed.state_dict()["network"], trainer.state_dict()["network"])
     assert same(resumed.snapshot().tensors, trainer.snapshot().tensors)
     assert (resumed.snapshot().mean, resumed.snapshot().scale) == (trainer.snapshot().mean, trainer.snapshot().scale)
-    assert other.counts().sampled == buffer.counts().sampled == 200 * 32
 
 
 def test_a_state_is_read_back_and_leaves_no_file_beside_it(tmp_path):
@@ -131,22 +120,6 @@ def test_a_checkpoint_of_another_preset_or_version_is_refused():
         Trainer("fast").load_state_dict({**state, "version": 1})
 
 
-def test_a_buffer_of_another_size_does_not_take_the_pairs(scene):
-    with pytest.raises(ValueError, match="buffer of 320 pairs and this one holds 64"):
-        PairBuffer(64, seed=0).load_state_dict(filled(scene).state_dict())
-
-
-def test_pairs_keep_their_age(scene):
-    now = [100.0]
-    buffer = PairBuffer(8, seed=0, clock=lambda: now[0])
-    buffer.push(scene.pairs(8, seed=0))
-    now[0] = 103.0
-    state = buffer.state_dict()
-    other = PairBuffer(8, seed=0, clock=lambda: 7.0)
-    other.load_state_dict(state)
-    assert other.counts().age_s == pytest.approx(3.0)
-
-
 class TestIntervals:
     def test_one_is_due_after_the_seconds_or_the_steps_whichever_come_first(self, tmp_path):
         now = [0.0]
@@ -202,12 +175,3 @@ class TestIntervals:
     def test_intervals_must_be_above_nought(self, interval, tmp_path):
         with pytest.raises(ValueError, match="give a number above 0"):
             Checkpoints(tmp_path, **interval)
-
-
-def test_numbers_of_a_generator_survive_the_file(tmp_path):
-    """They have 128 bits, more than a tensor's."""
-    rng = np.random.default_rng(0)
-    checkpoint.write({**STATE, "random": rng.bit_generator.state}, tmp_path / "a.pt")
-    other = np.random.default_rng(1)
-    other.bit_generator.state = checkpoint.read(tmp_path / "a.pt")["random"]
-    assert other.random() == rng.random()
