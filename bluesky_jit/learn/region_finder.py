@@ -43,9 +43,9 @@ class RegionFinder:
             else explicit_region(settings.region, settings.region_mm, geometry)
         )
 
-    def look_again(self) -> None:
-        """Look for the sample at the next update: it may have changed abruptly."""
-        self._next_look = None
+    def look_again(self, after: int | None = None) -> None:
+        """Look for the sample at the next update, or when projection `after` has come: it may have changed abruptly."""
+        self._next_look = after
 
     def update(self, reconstructor: Reconstructor) -> bool:
         """Look for the sample when it is time; return whether the region has changed."""

@@ -136,7 +136,8 @@ class PairMaking:
             self.forget_judged_by()
             self._unseen = None
             self._windows.lift(newest)
-            self._finder.look_again()
+            # A window that holds projections of before shows the old sample.
+            self._finder.look_again(after=newest + reconstruction.n_projections)
             self.worth_judging = False
             self.jumped.clear()
         passed = self._unseen.passed.take() if self._unseen is not None else None

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from learning_run import LearningRun, small_frames
 
+from bluesky_jit.learn import region_finder
 from bluesky_jit.learn.presets import preset_named
 from bluesky_jit.learn.quality import JumpDetector
 from bluesky_jit.session.learning.judging import FailedJudgement, Judging
@@ -226,6 +227,25 @@ def test_after_a_jump_training_goes_on_with_the_newest_projections_for_a_whole_w
     assert all(late == 0 for since, late in behind if since < 90)
     # Then the next window is kept back.
     assert behind[-1][1] > 0
+
+
+def test_after_a_jump_the_sample_is_looked_for_when_a_whole_window_has_come(
+    streams: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(streams, turns=2)
+    jump(run, monkeypatch)
+    jumped_at, looks = run.pushed - 1, []
+    find = region_finder.find_sample
+
+    def looked(reconstruction: Any) -> Any:
+        looks.append(reconstruction.newest - jumped_at)
+        return find(reconstruction)
+
+    monkeypatch.setattr(region_finder, "find_sample", looked)
+    for _ in range(40):
+        run.push(3)
+        run.learn(1)
+    assert looks == [90]
 
 
 def test_what_was_made_before_a_jump_is_not_judged_after_it(streams: dict, monkeypatch: pytest.MonkeyPatch) -> None:
