@@ -1,7 +1,7 @@
 """Whether what the denoiser took away looks like noise: what it should not have taken is lost, or was invented.
 
-Noise of a backprojection is neither white nor the same everywhere, so nothing is compared with a model of it: half the
-difference of the two halves, (u − v)/2, is a sample of the very noise that the raw slice (u + v)/2 has.
+Noise of a backprojection is neither white nor the same everywhere, so nothing is compared with a model of it: the
+difference u − v of two parts of the data, scaled, is a sample of the very noise that the raw slice, their mean, has.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ VISIBLE = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualFigure:
-    """Compare raw − denoised with (u − v)/2 of the same slice; a perfect denoiser has ratios of 1 and 0 for the rest.
+    """Compare raw − denoised with the noise that u − v tells: a perfect denoiser has ratios of 1 and 0 for the rest.
 
     variance_ratio: median over blocks; spectrum_ratio: the same for each band of BAND_EDGES, coarsest first;
     correlation: of the residual with the denoised slice's detail, positive when blurred, negative when sharpened or
@@ -83,9 +83,10 @@ class ResidualFigure:
 def residual_figure(
     raw: np.ndarray, denoised: np.ndarray, u: np.ndarray, v: np.ndarray, *, mask: np.ndarray | None = None
 ) -> ResidualFigure:
-    """Judge a denoised slice by what was taken away; all are (ny, nx) in 1/mm, raw is the mean of the halves u and v.
+    """Judge a denoised slice by what was taken away; all are (ny, nx) in 1/mm.
 
-    mask: where every projection sees the sample; by default everywhere.
+    raw: the mean of u and v, each weighted by how many projections it has: they may be halves, or one split and the
+    others. mask: where every projection sees the sample; by default everywhere.
     """
     if not raw.shape == denoised.shape == u.shape == v.shape or raw.ndim != 2:
         raise ValueError(
@@ -95,9 +96,14 @@ def residual_figure(
     if not np.isfinite(denoised[inside]).all():
         return _unjudged(raw.shape, "the denoised slice holds values that are not finite", wrong=True)
     residual = np.where(inside, raw - denoised, 0).astype(np.float32)
-    noise = np.where(inside, (u - v) / 2, 0).astype(np.float32)
-    if not (np.isfinite(residual).all() and np.isfinite(noise).all()):
+    difference = np.where(inside, u - v, 0).astype(np.float32)
+    if not (np.isfinite(residual).all() and np.isfinite(difference).all()):
         return _unjudged(raw.shape, "the raw slice or its halves hold values that are not finite")
+    weight = _weight_of_first(np.where(inside, raw - v, 0), difference)
+    if not 0 < weight < 1:
+        return _unjudged(raw.shape, f"the raw slice is no mean of u and v: the weight of u would be {weight:.2g}")
+    # Of variance σ² in the raw slice, noise has σ²/w in u, σ²/(1 − w) in v and thus σ²/(w (1 − w)) in u − v.
+    noise = np.float32(math.sqrt(weight * (1 - weight))) * difference
     whole = _blocks(inside, BLOCK).all(axis=(1, 3)) & (_blocks(noise, BLOCK) != 0).any(axis=(1, 3))
     if np.count_nonzero(whole) < FEWEST_BLOCKS:
         return _unjudged(
@@ -186,6 +192,12 @@ class _Median:
 
     def surely_above(self, limit: float, *, tries: int) -> bool:
         return math.log(self.value) - float(norm.isf(FALSE_ALARM / tries)) * self.error > math.log(limit)
+
+
+def _weight_of_first(raw_less_v: np.ndarray, difference: np.ndarray) -> float:
+    """Return w of raw = w·u + (1 − w)·v, from raw − v and u − v; a half where these tell nothing."""
+    power = float(np.square(difference).sum(dtype=np.float64))
+    return float(np.sum(raw_less_v * difference, dtype=np.float64)) / power if power > 0 else 0.5
 
 
 def _spectra(left: np.ndarray, known: np.ndarray) -> tuple[_Median, ...]:

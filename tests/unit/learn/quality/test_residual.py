@@ -53,6 +53,26 @@ def test_a_perfect_denoiser_is_hardly_ever_blamed():
     assert above <= 30
 
 
+@pytest.mark.parametrize("splits", [2, 3, 4, 5])
+@pytest.mark.parametrize("of_first", ["half of the splits", "one split"])
+def test_a_perfect_denoiser_has_a_variance_ratio_of_one_of_any_number_of_splits(splits, of_first):
+    """The raw slice has σ²/K, however unlike the parts are that u and v have of the K splits."""
+    noise = np.random.default_rng(0).normal(size=(splits, 512, 512))
+    halves = (noise[::2].mean(axis=0), noise[1::2].mean(axis=0))
+    u, v = halves if of_first == "half of the splits" else (noise[0], noise[1:].mean(axis=0))
+    found = residual_figure(noise.mean(axis=0), np.zeros((512, 512)), u, v)
+    assert found.variance_ratio == pytest.approx(1, abs=0.02)
+    assert found.spectrum_ratio == pytest.approx([1] * 5, abs=0.1)
+    assert found.findings == ()
+
+
+def test_a_raw_slice_of_other_data_than_u_and_v_is_not_judged():
+    u, v, truth = rough(0)
+    found = residual_figure(2 * u - v, truth, u, v)
+    assert (found.judged, found.findings) == (False, ())
+    assert "the raw slice is no mean of u and v: the weight of u would be 2" in found.verdict
+
+
 def rough(seed: int, *, size: int = 128) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return two halves and the truth: noise strong from point to point, and twice as strong in the middle."""
     rng = np.random.default_rng(seed)
