@@ -32,6 +32,9 @@ NOT_NEGATIVE = {
 """Settings that must not be below 0, which leaves what they set out."""
 PARTS = {"tomo": ("filter_cutoff",)}
 """Settings that are a part of something: above 0 and at most 1."""
+HIGHEST = {"learn": {"batch": 1024, "buffer": 65536}}
+"""Largest values. A step on so many pairs takes ten times as long as one on 32; a buffer of so many takes 0.2 GB with
+the default preset, and 2 GB with pairs of three slices in three frames."""
 HIGHEST_PORT = 65535
 FEWEST_SPLITS = 2
 """One to learn from and one to learn."""
@@ -372,6 +375,9 @@ def _require_fit(section: str, key: str, value: Any, place: str) -> None:
         raise ValueError(f"{place} is {value}: give a number above 0, or 0 to leave it out")
     if key in PARTS.get(section, ()) and not 0 < value <= 1:
         raise ValueError(f"{place} is {value}: give a number above 0 and at most 1")
+    highest = HIGHEST.get(section, {}).get(key, math.inf)
+    if value > highest:
+        raise ValueError(f"{place} is {value}: give at most {highest}, for time and memory")
     if (section, key) == ("learn", "splits") and value < FEWEST_SPLITS:
         raise ValueError(f"{place} is {value}: give at least {FEWEST_SPLITS}, for a network learns one from the other")
     if key.endswith("_port") and not 0 <= value <= HIGHEST_PORT:

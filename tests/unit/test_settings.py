@@ -112,3 +112,10 @@ def test_a_region_takes_the_numbers_that_describe_it() -> None:
 def test_a_network_needs_two_splits_to_learn_one_from_the_other() -> None:
     with pytest.raises(ValueError, match=r"learn\.splits is 1: give at least 2"):
         load_settings(environment={}, learn={"splits": 1})
+
+
+@pytest.mark.parametrize(("key", "value", "most"), [("batch", 10**7, 1024), ("buffer", 10**12, 65536)])
+def test_what_no_memory_could_hold_is_refused(key: str, value: int, most: int) -> None:
+    with pytest.raises(ValueError, match=rf"learn\.{key} is {value}: give at most {most}, for time and memory"):
+        load_settings(environment={}, learn={key: value})
+    assert getattr(load_settings(environment={}, learn={key: most}).learn, key) == most

@@ -230,3 +230,34 @@ def test_a_pause_before_a_file_appears_is_no_reason_for_alarm(tmp_path: Path) ->
     intake._read_waiting()
     assert "no frame could be read for 60 s" in session.status.message
     assert "later.h5" in session.status.message
+
+
+@pytest.mark.parametrize("error", [OSError("the folder is gone"), RuntimeError("no such home"), MemoryError()])
+def test_when_nothing_can_be_learned_the_reason_is_told_and_no_frame_is_lost(
+    streams: dict, sink: Sink, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("bluesky_jit.session.run.Learner", refuse)
+    with Session(load_settings(environment={}, intake={"queue_frames": 4096}), sinks=[sink]) as session:
+        uid = emit_run(JITCallback(session), streams)
+        wait_until_finished(session, uid)
+        status, run = session.status, session.run
+    assert run is not None
+    assert run.learning_problem == f"nothing is learned here, slices stay raw: {str(error) or 'no memory'}"
+    assert status.frames_lost == 0
+    assert status.darks == len(streams["darks"])
+
+
+def test_a_folder_in_a_home_that_nobody_has_costs_learning_only(streams: dict, sink: Sink) -> None:
+    settings = load_settings(
+        environment={}, intake={"queue_frames": 4096}, learn={"checkpoint_folder": "~nobody-of-that-name/x"}
+    )
+    with Session(settings, sinks=[sink]) as session:
+        uid = emit_run(JITCallback(session), streams)
+        wait_until_finished(session, uid)
+        status, run = session.status, session.run
+    assert run is not None
+    assert "home" in run.learning_problem
+    assert status.frames_lost == 0

@@ -243,8 +243,8 @@ def test_a_window_of_three_projections_is_refused_in_words_and_the_session_lives
     ("learn", "remedy"),
     [
         ({"preset": "unet-slow"}, "unet-slow"),
-        ({"frame_spacing": 61}, "give a multiple of learn.splits"),
-        ({"splits": 4, "frame_spacing": 62}, "give a multiple of learn.splits"),
+        ({"preset": "fast-t3", "frame_spacing": 61}, "give a multiple of learn.splits"),
+        ({"preset": "auto", "splits": 4, "frame_spacing": 62}, "give a multiple of learn.splits"),
     ],
 )
 def test_settings_that_no_run_could_be_learned_with_are_refused_at_the_start(learn: dict, remedy: str) -> None:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from bluesky_jit.session.learning.setup import Sequences, first_possible, reach_of, require_frames, sequences_of
+from bluesky_jit.session.learning.setup import (
+    Sequences,
+    first_possible,
+    reach_of,
+    require_frames,
+    require_learnable,
+    sequences_of,
+)
 from bluesky_jit.session.rates import Rates
 from bluesky_jit.settings import LearnSettings
 
@@ -70,3 +77,9 @@ def test_a_count_that_starts_again_has_no_negative_rate() -> None:
     for now[0], steps in [(1.0, 100), (2.0, 10)]:
         rates.update(steps=steps)
     assert rates["steps"] == 0.0
+
+
+def test_the_spacing_of_time_frames_is_looked_at_only_where_there_are_any() -> None:
+    require_learnable(LearnSettings(splits=7))
+    with pytest.raises(ValueError, match=r"frame_spacing is 60: give a multiple of learn\.splits, which is 7"):
+        require_learnable(LearnSettings(splits=7, preset="t3"))
