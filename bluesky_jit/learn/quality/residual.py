@@ -11,20 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.fft import fft2, fftfreq
-from scipy.ndimage import gaussian_filter
-from scipy.stats import f as f_distribution
 from scipy.stats import norm
 
-BLOCK = 16
-"""Points along a side of a block: 256 values, few enough that the noise is the same all over it."""
-CELL = BLOCK // 2
-"""Step of the doubt map: its windows are blocks that overlap by half."""
+from bluesky_jit.learn.quality.doubt import BLOCK, FALSE_ALARM, VISIBLE, doubt_map, lost_or_invented, mean_over, tiled
+
 DETAIL = 3
 """Points of the mean that is taken from the denoised slice to leave its finest detail."""
-FEATURE = 5
-"""Points of the mean through which features stand out of the noise, which is strongest from point to point."""
-NEIGHBOURHOOD = BLOCK
-"""Reach (standard deviation, points) of the mean that says how strong the noise is around here."""
 BAND_EDGES = (0.03, 0.1, 0.2, 0.3, 0.4, 0.71)
 """Cycles a point between which the spectra are summed: five bands, the coarsest first, to the corner of
 the spectrum."""
@@ -33,8 +25,6 @@ MOST_BLOCKS = 1024
 FEWEST_BLOCKS = 12
 """Blocks below which a slice is too small to be judged."""
 
-FALSE_ALARM = 0.01
-"""How often a finding may be blamed on a perfect denoiser, for each kind of finding."""
 MATERIAL = 0.1
 """Part of the noise's power that matters: less may be certain, but changes what is seen by a twentieth at most."""
 AS_MUCH_AGAIN = 2.0
@@ -45,8 +35,6 @@ KEPT = (1 - math.sqrt(0.5)) ** 2
 WIDESPREAD = 0.25
 """Part of a slice that may hold more than noise explains: edges blur a little in every honest denoiser. On the coarse
 simulated jar, whose wall is three points thick, it was 0.2 at most (docs/explanations/learning.md)."""
-VISIBLE = 4.0
-"""Times the noise at which a feature is seen with the eye (Rose's criterion, 3 to 5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +62,6 @@ class ResidualFigure:
     judged: bool = True
     """Whether there was enough to judge by."""
 
-    @property
-    def honest(self) -> bool:
-        """Whether nothing speaks against the denoised slice, as far as these data can show."""
-        return self.judged and not self.findings
-
 
 def residual_figure(
     raw: np.ndarray, denoised: np.ndarray, u: np.ndarray, v: np.ndarray, *, mask: np.ndarray | None = None
@@ -104,7 +87,7 @@ def residual_figure(
         return _unjudged(raw.shape, f"the raw slice is no mean of u and v: the weight of u would be {weight:.2g}")
     # Of variance σ² in the raw slice, noise has σ²/w in u, σ²/(1 − w) in v and thus σ²/(w (1 − w)) in u − v.
     noise = np.float32(math.sqrt(weight * (1 - weight))) * difference
-    whole = _blocks(inside, BLOCK).all(axis=(1, 3)) & (_blocks(noise, BLOCK) != 0).any(axis=(1, 3))
+    whole = tiled(inside, BLOCK).all(axis=(1, 3)) & (tiled(noise, BLOCK) != 0).any(axis=(1, 3))
     if np.count_nonzero(whole) < FEWEST_BLOCKS:
         return _unjudged(
             raw.shape,
@@ -144,7 +127,7 @@ def residual_figure(
             f"{'bright' if offset > 0 else 'dark'} all over"
         )
     # An offset is a finding by itself: left in, it would be found again at every place.
-    doubt, limit = _doubt(np.where(inside, residual - shift, 0), noise, inside)
+    doubt, limit = doubt_map(np.where(inside, residual - shift, 0), noise, inside)
     place = np.unravel_index(int(np.nanargmax(doubt)), doubt.shape)
     worst = (int(place[0]), int(place[1]))
     doubtful = float(np.mean(doubt[np.isfinite(doubt)] > limit))
@@ -152,7 +135,7 @@ def residual_figure(
         findings.append(f"not noise: over {doubtful:.0%} of the slice the residual is stronger than noise explains")
     if doubt[worst] > max(limit, VISIBLE):
         findings.append(
-            f"{_lost_or_invented(raw, denoised, worst)} near row {worst[0]}, column {worst[1]}: "
+            f"{lost_or_invented(raw, denoised, worst)} near row {worst[0]}, column {worst[1]}: "
             f"the residual is {doubt[worst]:.1f} times what noise explains"
         )
     return ResidualFigure(
@@ -233,7 +216,7 @@ def _with_detail(
 ) -> tuple[float, float]:
     """Return the correlation of the residual with the denoised slice's detail, and its standard error under noise."""
     filled = np.where(inside, denoised, 0).astype(np.float32)
-    detail = _each(filled - _mean_over(filled, DETAIL), whole)
+    detail = _each(filled - mean_over(filled, DETAIL), whole)
     left = left - left.mean(axis=(1, 2), keepdims=True)
     known = known - known.mean(axis=(1, 2), keepdims=True)
     size = math.sqrt(float(np.square(left).sum(dtype=np.float64)) * float(np.square(detail).sum(dtype=np.float64)))
@@ -244,73 +227,9 @@ def _with_detail(
     return correlation, math.sqrt(float(np.square(np.sum(known * detail, axis=(1, 2))).sum(dtype=np.float64))) / size
 
 
-def _doubt(residual: np.ndarray, noise: np.ndarray, inside: np.ndarray) -> tuple[np.ndarray, float]:
-    """Return the doubt map, float32 (ny, nx), and what noise alone hardly exceeds anywhere in a slice."""
-    shares = _windows(inside.astype(np.float32))
-    there = shares > 0.25
-    safe = np.where(there, shares, 1)
-    features, chance = (_windows(np.square(_mean_over(image, FEATURE))) / safe for image in (residual, noise))
-    reach = NEIGHBOURHOOD / CELL
-    weight = gaussian_filter(there.astype(np.float64), reach, mode="constant")
-    usual = gaussian_filter(np.where(there, chance, 0), reach, mode="constant") / np.where(there, weight, 1)
-    there &= usual > 0
-    usual = np.where(there, usual, 1)
-    # A window's energy is a sum of some independent squares; how many, the noise itself tells: the logarithm of such a
-    # sum of n has a variance of 2/n. Taken from its median deviation, times 1.4826, for one wild spike must not count.
-    # A reference has as many times more as windows, which overlap fourfold, lie in its neighbourhood.
-    logs = np.log(np.maximum(chance / usual, 1e-12)[there])
-    freedom = 2 / max((1.4826 * float(np.median(np.abs(logs - np.median(logs))))) ** 2, 1e-6)
-    around = 4 * math.pi * reach**2 / 4
-    limit = math.sqrt(float(f_distribution.isf(FALSE_ALARM / np.count_nonzero(there), freedom, around * freedom)))
-    coarse = np.where(there, np.sqrt(features / usual), 0)
-    ny, nx = residual.shape
-    fine = _between(coarse.shape[0], ny) @ coarse.astype(np.float32) @ _between(coarse.shape[1], nx).T
-    return np.where(inside, fine, np.float32(np.nan)), limit
-
-
-def _windows(values: np.ndarray) -> np.ndarray:
-    """Return the mean of each block, the blocks overlapping by half: float64 (ny // CELL − 1, nx // CELL − 1)."""
-    cells = _blocks(values, CELL).mean(axis=(1, 3), dtype=np.float64)
-    return (cells[:-1, :-1] + cells[1:, :-1] + cells[:-1, 1:] + cells[1:, 1:]) / 4
-
-
-def _mean_over(image: np.ndarray, size: int) -> np.ndarray:
-    """Return float32 means over size×size points, edges repeated; five times as fast as SciPy's for a few points."""
-    ny, nx = image.shape
-    wide = np.pad(image.astype(np.float32, copy=False), size // 2, mode="edge")
-    rows = wide[:ny].copy()
-    for shift in range(1, size):
-        rows += wide[shift : shift + ny]
-    total = rows[:, :nx].copy()
-    for shift in range(1, size):
-        total += rows[:, shift : shift + nx]
-    return total / np.float32(size * size)
-
-
-def _between(windows: int, points: int) -> np.ndarray:
-    """Return float32 (points, windows): weights that interpolate from the windows' centres to every point."""
-    place = np.clip((np.arange(points) + 0.5 - CELL) / CELL, 0, windows - 1)
-    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(windows))).astype(np.float32)
-
-
-def _blocks(values: np.ndarray, size: int) -> np.ndarray:
-    """Return a view (rows, size, columns, size) of whole blocks, without what is left over at the bottom and right."""
-    rows, columns = values.shape[0] // size, values.shape[1] // size
-    return values[: rows * size, : columns * size].reshape(rows, size, columns, size)
-
-
 def _each(values: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return the chosen blocks (n, BLOCK, BLOCK)."""
-    return _blocks(values, BLOCK).swapaxes(1, 2)[whole]
-
-
-def _lost_or_invented(raw: np.ndarray, denoised: np.ndarray, place: tuple[int, int]) -> str:
-    """Say which of the slices has the feature, seen through a mean over FEATURE points: the one that varies more."""
-    around = tuple(slice(max(0, at - BLOCK), at + BLOCK) for at in place)
-    before, after = (float(np.var(_mean_over(image[around], FEATURE))) for image in (raw, denoised))
-    if after > before:
-        return "a feature invented"
-    return "a feature lost (or an artefact that both halves share taken away, such as a ring)"
+    return tiled(values, BLOCK).swapaxes(1, 2)[whole]
 
 
 def _unjudged(shape: tuple[int, ...], why: str, *, wrong: bool = False) -> ResidualFigure:

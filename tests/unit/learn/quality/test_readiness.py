@@ -35,7 +35,7 @@ def ready_one(**settings) -> tuple[Readiness, Clock]:
 def residual(*findings: str) -> ResidualFigure:
     u, v = np.random.default_rng(0).normal(size=(2, 96, 96))
     honest = residual_figure((u + v) / 2, np.zeros((96, 96)), u, v)
-    assert honest.honest
+    assert (honest.judged, honest.findings) == (True, ())
     return replace(honest, findings=findings, verdict="; ".join(findings) or honest.verdict)
 
 
