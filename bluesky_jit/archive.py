@@ -17,7 +17,7 @@ from tiled.client import from_uri
 from tiled.client.utils import ClientError
 from tiled.structures.core import Spec
 
-from bluesky_jit.settings import TiledSettings
+from bluesky_jit.settings_sections import TiledSettings
 
 RAW = "raw"
 JIT = "jit"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from bluesky_jit import settings
+from bluesky_jit import settings, settings_sections
 from bluesky_jit.learn.presets import PRESETS, Preset, Recipe
 from bluesky_jit.publish import table
 
@@ -19,7 +19,7 @@ PREFIX = settings.Settings().epics.prefix
 SETTINGS_HEAD = f"""\
 # Settings
 
-Made from `bluesky_jit/settings.py` by `make docs`; do not edit.
+Made from `bluesky_jit/settings_sections.py` by `make docs`; do not edit.
 
 A setting has its default unless a TOML file, the environment or a keyword says otherwise; the later of these wins.
 
@@ -65,8 +65,8 @@ class Setting(NamedTuple):
 
 def all_settings() -> Iterator[tuple[str, str, list[Setting]]]:
     """Yield each section's name, what it is about, and its settings."""
-    tree = ast.parse(inspect.getsource(settings))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    sources = (ast.parse(inspect.getsource(module)) for module in (settings, settings_sections))
+    classes = {node.name: node for tree in sources for node in tree.body if isinstance(node, ast.ClassDef)}
     for place in classes["Settings"].body:
         if isinstance(place, ast.AnnAssign):
             section = ast.unparse(place.target)

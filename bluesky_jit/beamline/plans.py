@@ -19,7 +19,7 @@ from bluesky_jit.beamline.series import Plan, Series, tolerant, unconnected
 from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
 from bluesky_jit.beamline.stage import RotationStage
 from bluesky_jit.intake.setup import tomo_block
-from bluesky_jit.settings import GeometrySettings
+from bluesky_jit.settings_sections import GeometrySettings
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from bluesky_jit.cli.processes import ChildProcess, free_ports, uninterrupted
-from bluesky_jit.settings import GeometrySettings, Settings, load_settings
+from bluesky_jit.settings import Settings, load_settings
+from bluesky_jit.settings_sections import GeometrySettings
 
 READY_S = 60.0
 API_KEY_VARIABLE = "TILED_SINGLE_USER_API_KEY"

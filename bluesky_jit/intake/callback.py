@@ -21,7 +21,8 @@ from bluesky_jit.intake.dialects import (
 from bluesky_jit.intake.frames import unix_times
 from bluesky_jit.intake.streams import StreamColumns
 from bluesky_jit.messages import Asset, AssetFrames, InlineFrames, Problem, RunMessage, RunStart, RunStop
-from bluesky_jit.settings import IntakeSettings, Settings
+from bluesky_jit.settings import Settings
+from bluesky_jit.settings_sections import IntakeSettings
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bluesky_jit.messages import AngleSource, FrameKind
-from bluesky_jit.settings import IntakeSettings
+from bluesky_jit.settings_sections import IntakeSettings
 
 STREAM_KINDS: dict[str, FrameKind] = {
     "dark": "dark",

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from bluesky_jit.intake.calibration_file import read_calibration
-from bluesky_jit.settings import GeometrySettings, TomoSettings
+from bluesky_jit.settings_sections import GeometrySettings, TomoSettings
 from bluesky_jit.tomo.arcs import SEAM_RAD
 from bluesky_jit.tomo.calibration import Calibration, calibration_from_metadata
 from bluesky_jit.tomo.corrections.wanted import Corrections

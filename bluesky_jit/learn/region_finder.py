@@ -9,7 +9,7 @@ import numpy as np
 
 from bluesky_jit.learn.region import Box, Cylinder, Region, corners_of, field_cylinder
 from bluesky_jit.learn.sample import find_sample
-from bluesky_jit.settings import REGION_NUMBERS, LearnSettings
+from bluesky_jit.settings_sections import REGION_NUMBERS, LearnSettings
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.overview import POINTS
 from bluesky_jit.tomo.reconstructor import Reconstructor

@@ -14,7 +14,7 @@ import numpy as np
 from bluesky_jit.intake.setup import corrections_of
 from bluesky_jit.offline.files import require_room
 from bluesky_jit.offline.scan import Scan
-from bluesky_jit.settings import TomoSettings
+from bluesky_jit.settings_sections import TomoSettings
 from bluesky_jit.tomo.arcs import covered_arc
 from bluesky_jit.tomo.axis.estimate import AxisEstimate, axis_of_scan
 from bluesky_jit.tomo.axis.rows import band_rows, bands_of

@@ -27,7 +27,8 @@ from bluesky_jit.publish.ca_channels import (
     scalar_channel,
 )
 from bluesky_jit.publish.image_alarms import ImageAlarms
-from bluesky_jit.settings import EpicsSettings, Settings
+from bluesky_jit.settings import Settings
+from bluesky_jit.settings_sections import EpicsSettings
 
 logger = logging.getLogger(__name__)
 

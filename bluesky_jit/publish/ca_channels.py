@@ -22,7 +22,7 @@ from caproto import (
 )
 
 from bluesky_jit.publish import table
-from bluesky_jit.settings import SliceSettings
+from bluesky_jit.settings_sections import SliceSettings
 
 DEFAULT_SIZE = 512
 """Largest slice that fits a CA waveform unaveraged when the settings give no size."""

@@ -20,7 +20,8 @@ from p4p.server.thread import Handler, SharedPV
 from bluesky_jit.messages import Control, RunOpened, SessionStatus, Severity, SinkMessage, Update
 from bluesky_jit.publish import table
 from bluesky_jit.publish.image_alarms import NO_IMAGE, ImageAlarm, ImageAlarms
-from bluesky_jit.settings import EpicsSettings, Settings
+from bluesky_jit.settings import Settings
+from bluesky_jit.settings_sections import EpicsSettings
 
 logger = logging.getLogger(__name__)
 

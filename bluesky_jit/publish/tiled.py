@@ -17,7 +17,7 @@ from bluesky_jit.archive import address, connect, jit_catalog, spill_directory, 
 from bluesky_jit.messages import Problem, RunOpened, RunStop, SessionStatus, SinkMessage, Update
 from bluesky_jit.publish.linked_run import LinkedRun
 from bluesky_jit.publish.run_folder import Document, RunFolder, RunRecord, left_behind
-from bluesky_jit.settings import TiledSettings
+from bluesky_jit.settings_sections import TiledSettings
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,8 @@ from bluesky_jit.messages import (
 )
 from bluesky_jit.publish.tiled import TiledSink
 from bluesky_jit.results import results
-from bluesky_jit.settings import Settings, TiledSettings
+from bluesky_jit.settings import Settings
+from bluesky_jit.settings_sections import TiledSettings
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid
 

@@ -33,7 +33,8 @@ from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
 from bluesky_jit.beamline.stage import RotationStage
 from bluesky_jit.intake.recorded import recorded_scan
 from bluesky_jit.messages import ProjectionBlock
-from bluesky_jit.settings import GeometrySettings, Settings
+from bluesky_jit.settings import Settings
+from bluesky_jit.settings_sections import GeometrySettings
 from bluesky_jit.tomo.grid import Grid
 from sim_devices.phantom import experiment
 

@@ -27,7 +27,8 @@ from bluesky_jit.beamline.camera import TomoCamera
 from bluesky_jit.beamline.plans import tomo_scan, tomo_step_scan
 from bluesky_jit.beamline.shutter import SamplePositioner, Shutter
 from bluesky_jit.beamline.stage import RotationStage
-from bluesky_jit.settings import GeometrySettings, load_settings
+from bluesky_jit.settings import load_settings
+from bluesky_jit.settings_sections import GeometrySettings
 
 pytestmark = pytest.mark.system
 

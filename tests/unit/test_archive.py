@@ -3,7 +3,7 @@
 import pytest
 
 from bluesky_jit.archive import address, spill_directory, without_key
-from bluesky_jit.settings import TiledSettings
+from bluesky_jit.settings_sections import TiledSettings
 
 
 @pytest.mark.parametrize(

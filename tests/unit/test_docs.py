@@ -43,7 +43,7 @@ def test_every_setting_says_what_it_is(make_reference: ModuleType) -> None:
     silent = [
         f"{s.section}.{s.name}" for _, _, found in make_reference.all_settings() for s in found if not s.text.strip()
     ]
-    assert not silent, f"write a docstring under each of these in settings.py: {', '.join(silent)}"
+    assert not silent, f"write a docstring under each of these in settings_sections.py: {', '.join(silent)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

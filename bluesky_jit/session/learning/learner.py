@@ -21,7 +21,7 @@ from bluesky_jit.session.learning.judging import Doubt, FailedJudgement, Judging
 from bluesky_jit.session.learning.model_files import ModelFiles
 from bluesky_jit.session.learning.pair_making import PairMaking, Unseen, WholeSlice
 from bluesky_jit.session.rates import Rates
-from bluesky_jit.settings import LearnSettings
+from bluesky_jit.settings_sections import LearnSettings
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.reconstructor import Reconstructor

@@ -15,7 +15,7 @@ from bluesky_jit.learn.registry import Entry, Registry
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
 from bluesky_jit.session.learning.choosing import Choosing
-from bluesky_jit.settings import LearnSettings
+from bluesky_jit.settings_sections import LearnSettings
 
 TRAINED_TO = "trained_to"
 """Beside a model's own state: the newest projection that it had been trained on."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from bluesky_jit.session.learning.choosing import AUTO, frames_of, require_preset
-from bluesky_jit.settings import LearnSettings
+from bluesky_jit.settings_sections import LearnSettings
 
 T = TypeVar("T")
 

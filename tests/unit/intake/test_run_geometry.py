@@ -7,7 +7,8 @@ import pytest
 
 from bluesky_jit.intake.calibration_file import read_calibration
 from bluesky_jit.intake.setup import geometry_of, tomo_block
-from bluesky_jit.settings import GeometrySettings, load_settings
+from bluesky_jit.settings import load_settings
+from bluesky_jit.settings_sections import GeometrySettings
 from bluesky_jit.tomo.geometry import ConeGeometry, ParallelGeometry
 
 SHAPE = (60, 80)

@@ -11,7 +11,7 @@ import pytest
 from bluesky_jit.learn.patch_sampler import PatchSampler
 from bluesky_jit.learn.region import Box, Cylinder, field_cylinder
 from bluesky_jit.learn.region_finder import WINDOWS_BETWEEN, RegionFinder, explicit_region, with_room
-from bluesky_jit.settings import LearnSettings
+from bluesky_jit.settings_sections import LearnSettings
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.live import FilteredBackprojection
 from tests.helpers.analytic_balls import Ball, darks, flats, projections

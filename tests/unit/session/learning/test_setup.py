@@ -13,7 +13,7 @@ from bluesky_jit.session.learning.setup import (
     sequences_of,
 )
 from bluesky_jit.session.rates import Rates
-from bluesky_jit.settings import LearnSettings
+from bluesky_jit.settings_sections import LearnSettings
 
 N = 150
 
