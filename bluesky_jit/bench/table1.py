@@ -26,7 +26,7 @@ PAPER = {
     "t7": (3935, 10),
 }
 """n_opt in samples/s, and frames of 1024² in Hz, on an Nvidia GeForce RTX 2080 Ti."""
-ROUNDS = 5
+ROUNDS = 3
 QUICK_PRESETS = ("unet-fast", "standard", "t3")
 
 

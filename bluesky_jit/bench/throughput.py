@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -33,21 +34,20 @@ class Throughput:
 def measure(presets: Sequence[str], *, threads: Sequence[int], rounds: int, points: int) -> list[Throughput]:
     """Return the median over rounds of each preset's rates.
 
-    One thread is timed in CPU seconds, for a core that is lent to others meanwhile is not slower; more threads in wall
-    time. points: across the slice.
+    One thread is timed in its CPU seconds, so that what the core does for others meanwhile does not count; more threads
+    in wall time, and after it, for those that are done with their work spin on for a while. points: across the slice.
     """
     contestants = {name: _Contestant(preset_named(name), points) for name in presets}
     kept = torch.get_num_threads()
     steps: dict[tuple[str, int], list[float]] = {}
     slices: dict[tuple[str, int], list[float]] = {}
     try:
-        for number in range(rounds + 1):
+        for count, number in product(sorted(threads), range(rounds + 1)):
+            torch.set_num_threads(count)
+            clock = time.thread_time if count == 1 else time.perf_counter
             for name in presets if number % 2 else presets[::-1]:
-                for count in threads:
-                    torch.set_num_threads(count)
-                    clock = time.process_time if count == 1 else time.perf_counter
-                    steps.setdefault((name, count), []).append(contestants[name].step_s(clock))
-                    slices.setdefault((name, count), []).append(contestants[name].slice_s(clock))
+                steps.setdefault((name, count), []).append(contestants[name].step_s(clock))
+                slices.setdefault((name, count), []).append(contestants[name].slice_s(clock))
     finally:
         torch.set_num_threads(kept)
     # The first round does not count.
