@@ -171,8 +171,6 @@ class Learner:
 
     def train(self) -> bool:
         """Take one step and judge the result; return False when there is nothing to learn from yet."""
-        if self._resets.is_set():
-            self._start_afresh()
         judged = self.judge()
         self._watch_incoming()
         making, batch = self._making, self._settings.batch
@@ -195,6 +193,9 @@ class Learner:
 
         learning: whether the weights change; while they do not, figures do not grow old.
         """
+        # Here, for while training is paused this is all that is done.
+        if self._resets.is_set():
+            self._start_afresh()
         making, judging = self._making, self._judging
         counts = making.buffer.counts()
         self._rates.update(pushed=counts.pushed, sampled=counts.sampled, steps=self._steps)

@@ -327,6 +327,16 @@ def test_a_reset_forgets_weights_pairs_and_figures(streams: dict) -> None:
     assert 0 < figures(run.learner).step <= 30
 
 
+def test_a_reset_while_training_is_paused_is_done_at_once(streams: dict) -> None:
+    run = trained(streams)
+    run.learner._judging.readiness.ready = True
+    run.learner.reset()
+    run.learner.judge(learning=False)
+    learned = figures(run.learner)
+    assert (learned.step, learned.buffered, learned.ready, run.learner.weights) == (0, 0, False, None)
+    assert learned.reason == "learning was started afresh"
+
+
 def test_while_training_is_paused_denoised_slices_go_on_being_judged(streams: dict) -> None:
     run = trained(streams)
     step = figures(run.learner).step
