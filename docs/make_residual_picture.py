@@ -18,7 +18,7 @@ from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.model import make_denoiser, make_model
 from bluesky_jit.learn.noise2inverse import make_pairs
 from bluesky_jit.learn.patch_sampler import PatchSampler
-from bluesky_jit.learn.quality import residual_figure
+from bluesky_jit.learn.quality.residual import residual_figure
 from bluesky_jit.learn.region import field_cylinder
 from bluesky_jit.messages import FrameKind, ProjectionBlock
 from bluesky_jit.tomo.geometry import ConeGeometry

@@ -14,7 +14,7 @@ from bluesky_jit.bench.pair_source import BATCH, PairSource
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.model import Model, make_model
 from bluesky_jit.learn.presets import Preset, preset_named
-from bluesky_jit.learn.quality import JumpDetector
+from bluesky_jit.learn.quality.jump import JumpDetector
 from bluesky_jit.learn.region import Cylinder
 from bluesky_jit.messages import Pairs
 

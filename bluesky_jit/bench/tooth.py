@@ -17,7 +17,7 @@ from bluesky_jit.intake.sources import open_scan
 from bluesky_jit.learn.model import make_denoiser, make_model
 from bluesky_jit.learn.noise2inverse import make_pairs
 from bluesky_jit.learn.presets import preset_named
-from bluesky_jit.learn.quality import accuracy_of_patches
+from bluesky_jit.learn.quality.accuracy import accuracy_of_patches
 from bluesky_jit.messages import Pairs
 from bluesky_jit.tomo.geometry import ParallelGeometry
 from bluesky_jit.tomo.grid import Grid

@@ -11,7 +11,7 @@ import numpy as np
 from bluesky_jit.bench.experiments import Recording, seen
 from bluesky_jit.bench.peers import installed
 from bluesky_jit.learn.model import Applier
-from bluesky_jit.learn.quality import psnr, ssim
+from bluesky_jit.learn.quality.scores import psnr, ssim
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
 

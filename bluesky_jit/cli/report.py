@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bluesky_jit.learn.quality import psnr, ssim
+from bluesky_jit.learn.quality.scores import psnr, ssim
 
 FIGURE_DPI = 110
 

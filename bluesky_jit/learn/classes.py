@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from bluesky_jit.learn import quality
 from bluesky_jit.learn.normalisation import EVERY, SETTLING_BATCHES, SHARE, Normalisation
+from bluesky_jit.learn.quality.accuracy import middle
 from bluesky_jit.learn.segmentation import class_means
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
@@ -68,7 +68,7 @@ class Classes:
         settling = len(self.first) < SETTLING_BATCHES
         if not settling and self.noise.later % EVERY:
             return replace(self, noise=noise)
-        values = smoothed((quality.middle(pairs.u) + quality.middle(pairs.v)) / 2, SMOOTHING)
+        values = smoothed((middle(pairs.u) + middle(pairs.v)) / 2, SMOOTHING)
         if settling:
             means = class_means(values)
             if means is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bluesky_jit.learn.model import Applier, make_denoiser
 from bluesky_jit.learn.presets import Preset, preset_named
-from bluesky_jit.learn.quality import middle
+from bluesky_jit.learn.quality.accuracy import middle
 from bluesky_jit.learn.segmentation import threshold_labels
 from bluesky_jit.learn.segmenter import SliceSegmenter
 from bluesky_jit.learn.weights import Weights

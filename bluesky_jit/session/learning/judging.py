@@ -12,19 +12,11 @@ import numpy as np
 from bluesky_jit.learn.automatic import cut
 from bluesky_jit.learn.model import Applier, Model, make_denoiser
 from bluesky_jit.learn.presets import Preset
-from bluesky_jit.learn.quality import (
-    Accuracy,
-    Drift,
-    JumpDetector,
-    Readiness,
-    ResidualFigure,
-    accuracy_of_slice,
-    beats_raw,
-    mean_of,
-    middle,
-    residual_figure,
-    suspicious,
-)
+from bluesky_jit.learn.quality.accuracy import Accuracy, accuracy_of_slice, beats_raw, mean_of, middle, suspicious
+from bluesky_jit.learn.quality.drift import Drift
+from bluesky_jit.learn.quality.jump import JumpDetector
+from bluesky_jit.learn.quality.readiness import Readiness
+from bluesky_jit.learn.quality.residual import ResidualFigure, residual_figure
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import Pairs
 from bluesky_jit.session.learning.pair_making import Unseen, WholeSlice

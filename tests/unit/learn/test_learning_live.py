@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bluesky_jit.learn import quality
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.denoiser import Denoiser
 from bluesky_jit.learn.noise2inverse import PatchSampler, make_pairs
-from bluesky_jit.learn.quality import Readiness
+from bluesky_jit.learn.quality.readiness import Readiness
+from bluesky_jit.learn.quality.scores import dice, psnr, ssim
 from bluesky_jit.learn.region import field_cylinder
 from bluesky_jit.learn.segmenter import Segmenter, SliceSegmenter
 from bluesky_jit.learn.trainer import Trainer
@@ -95,8 +95,8 @@ def test_a_moving_sample_is_denoised_better_than_the_raw_slice_everywhere_it_is_
         truth = phantom.attenuation(grid, TURN_S / 2, oversample=2)[0]
         mask = REGION.contains(grid.points()[0])
         before, after = image[0], denoiser.apply(image[None])
-        assert quality.psnr(after, truth, mask=mask) > quality.psnr(before, truth, mask=mask) + 1.0
-        assert quality.ssim(after, truth, mask=mask) > quality.ssim(before, truth, mask=mask) + 0.1
+        assert psnr(after, truth, mask=mask) > psnr(before, truth, mask=mask) + 1.0
+        assert ssim(after, truth, mask=mask) > ssim(before, truth, mask=mask) + 0.1
 
 
 def test_two_classes_are_learnt_from_labels_that_nobody_drew_and_told_better_than_by_a_threshold(
@@ -122,6 +122,6 @@ def test_two_classes_are_learnt_from_labels_that_nobody_drew_and_told_better_tha
     for grid, image in zip(SHOWN, raw.images, strict=True):
         truth = phantom.attenuation(grid, TURN_S / 2, oversample=2)[0] > threshold
         mask = REGION.contains(grid.points()[0])
-        told = quality.dice(segmenter.apply(image[None]) > 0.5, truth, mask=mask)
+        told = dice(segmenter.apply(image[None]) > 0.5, truth, mask=mask)
         assert told > 0.96
-        assert told > quality.dice(image[0] > threshold, truth, mask=mask) + 0.02
+        assert told > dice(image[0] > threshold, truth, mask=mask) + 0.02

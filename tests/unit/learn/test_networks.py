@@ -6,10 +6,9 @@ import pytest
 import torch
 from conftest import BACKGROUND
 
-from bluesky_jit.learn import quality
 from bluesky_jit.learn.networks import HalfResolution
 from bluesky_jit.learn.presets import PRESETS
-from bluesky_jit.learn.quality import BEATS_RAW
+from bluesky_jit.learn.quality.accuracy import BEATS_RAW, accuracy_of_patches
 from bluesky_jit.learn.weights import initialise
 
 SMALL = [name for name, preset in PRESETS.items() if preset.network and isinstance(preset.build(), HalfResolution)]
@@ -96,4 +95,4 @@ def test_before_the_first_step_the_default_is_better_than_a_raw_slice(scene):
     held_out = scene.held_out
     with torch.inference_mode():
         made = network(torch.from_numpy(held_out.u[:, 0] - BACKGROUND)).numpy()[:, 0] + BACKGROUND
-    assert quality.accuracy_of_patches(made, held_out).value < BEATS_RAW - 0.1
+    assert accuracy_of_patches(made, held_out).value < BEATS_RAW - 0.1

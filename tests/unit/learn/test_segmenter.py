@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from bluesky_jit.learn import quality
+from bluesky_jit.learn.quality.scores import dice
 from bluesky_jit.learn.segmenter import Segmenter, SliceSegmenter
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.messages import Pairs
@@ -57,9 +57,9 @@ def test_a_place_that_was_never_trained_on_is_told_better_than_by_a_threshold(bl
     probability = segmenter.apply(raw[None, None])
     assert probability.dtype == np.float32
     assert 0 <= probability.min() < 0.05 < 0.95 < probability.max() <= 1
-    told = quality.dice(probability > 0.5, truth[right])
+    told = dice(probability > 0.5, truth[right])
     assert told > 0.95
-    assert told > quality.dice(raw > model.snapshot().mean, truth[right]) + 0.05
+    assert told > dice(raw > model.snapshot().mean, truth[right]) + 0.05
 
 
 def test_the_threshold_lies_between_the_materials(model):

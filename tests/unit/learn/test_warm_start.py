@@ -18,7 +18,7 @@ from bluesky_jit.bench.experiments import HELD_OUT_START_S, TRAINING_START_S
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.fingerprint import Fingerprint
 from bluesky_jit.learn.model import Model, make_model
-from bluesky_jit.learn.quality import Readiness
+from bluesky_jit.learn.quality.readiness import Readiness
 from bluesky_jit.learn.registry import Entry, Registry
 from bluesky_jit.learn.warm_start import TRIAL_STEPS, WarmStart
 from bluesky_jit.learn.weights import Weights

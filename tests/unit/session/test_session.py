@@ -16,7 +16,7 @@ from recorder import filed_run
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, TOMO, emit_run, frames
 
 from bluesky_jit import JITCallback, Session
-from bluesky_jit.learn.quality import psnr
+from bluesky_jit.learn.quality.scores import psnr
 from bluesky_jit.learn.trainer import Trainer
 from bluesky_jit.learn.weights import Weights
 from bluesky_jit.messages import (

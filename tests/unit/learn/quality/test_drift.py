@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bluesky_jit.learn.quality import Drift
+from bluesky_jit.learn.quality.drift import Drift
 
 
 def followed(per_minute: float, *, minutes: float = 5, noise: float = 0.028, seed: int = 0) -> Drift:

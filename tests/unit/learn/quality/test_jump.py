@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from bluesky_jit.learn.quality import JumpDetector
+from bluesky_jit.learn.quality.jump import JumpDetector
 
 
 def ordinary(count: int, *, seed: int = 0) -> list[float]:

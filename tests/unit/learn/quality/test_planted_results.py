@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from bluesky_jit.learn.quality import Readiness, accuracy_of_slice, residual_figure
+from bluesky_jit.learn.quality.accuracy import accuracy_of_slice
+from bluesky_jit.learn.quality.readiness import Readiness
+from bluesky_jit.learn.quality.residual import residual_figure
 
 Network = Callable[[np.ndarray], np.ndarray]
 

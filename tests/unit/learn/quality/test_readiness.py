@@ -8,7 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bluesky_jit.learn.quality import Accuracy, Readiness, ResidualFigure, residual_figure
+from bluesky_jit.learn.quality.accuracy import Accuracy
+from bluesky_jit.learn.quality.readiness import Readiness
+from bluesky_jit.learn.quality.residual import ResidualFigure, residual_figure
 
 
 class Clock:

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from bluesky_jit.learn.quality import ResidualFigure, residual_figure
 from bluesky_jit.learn.quality.doubt import VISIBLE
-from bluesky_jit.learn.quality.residual import BAND_EDGES
+from bluesky_jit.learn.quality.residual import BAND_EDGES, ResidualFigure, residual_figure
 
 EXPERIMENTS = pytest.mark.parametrize("experiment", ["A", "B"])
 SLICES = pytest.mark.parametrize("name", ["XY", "XZ"])

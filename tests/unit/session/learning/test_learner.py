@@ -11,7 +11,7 @@ from learning_run import LearningRun, small_frames
 
 from bluesky_jit.learn import region_finder
 from bluesky_jit.learn.presets import preset_named
-from bluesky_jit.learn.quality import JumpDetector
+from bluesky_jit.learn.quality.jump import JumpDetector
 from bluesky_jit.session.learning.judging import FailedJudgement, Judging
 from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.session.learning.pair_making import PairMaking

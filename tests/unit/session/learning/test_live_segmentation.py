@@ -6,7 +6,7 @@ import numpy as np
 from simulated_run import GEOMETRY, PHANTOM, emit_run, frames
 
 from bluesky_jit import JITCallback, Session
-from bluesky_jit.learn.quality import dice
+from bluesky_jit.learn.quality.scores import dice
 from bluesky_jit.messages import Update
 from bluesky_jit.publish.table import image_name
 from bluesky_jit.settings import load_settings
