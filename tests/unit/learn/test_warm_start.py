@@ -90,13 +90,13 @@ def tried(scene: Scene, entry: Entry | None, *, seed: int = 0, steps: int = TRIA
 
 def steps_until_ready(model: WarmStart | Model, scene: Scene, *, below: float) -> int:
     """Train until three held-out accuracies running are good enough, judged after every step."""
-    readiness = Readiness(limit=below + 0.03)
+    readiness = Readiness(limit=below)
     for step, batch in enumerate(batches(scene, seed=0)):
         model.train_step(batch)
         if isinstance(model, WarmStart):
             model.judge(scene.held_out)
         leader = model.leader if isinstance(model, WarmStart) else model
-        if readiness.update(leader.accuracy(scene.held_out)):
+        if readiness.update(replace(leader.accuracy(scene.held_out), uncertainty=0.0)):
             return step + 1
     raise RuntimeError("it was never ready")
 
