@@ -11,7 +11,7 @@ import torch
 
 from bluesky_jit.learn.bfloat16 import has_bfloat16
 from bluesky_jit.learn.memory import keep_freed_memory
-from bluesky_jit.learn.network_input import network_input
+from bluesky_jit.learn.network_input import image_input
 from bluesky_jit.learn.networks import Network
 from bluesky_jit.learn.presets import Preset, channels_last, preset_named
 from bluesky_jit.learn.tiles import in_tiles
@@ -93,8 +93,9 @@ class Denoiser:
             raise RuntimeError("the denoiser has no weights yet: load a snapshot of a trainer")
         mean, scale = loaded.weights.mean, loaded.weights.scale
         with torch.inference_mode():
-            output = self._applied(loaded, network_input(slab[None], self.preset, mean=mean, scale=scale))
-        return output.numpy() * np.float32(scale) + np.float32(mean)
+            output = self._applied(loaded, image_input(slab[None], self.preset, mean=mean, scale=scale))
+        ny, nx = slab.shape[-2:]
+        return output[:ny, :nx].numpy() * np.float32(scale) + np.float32(mean)
 
     def _applied(self, loaded: _Loaded, x: torch.Tensor) -> torch.Tensor:
         """Return what the network makes of x (1, channels, ny, nx): float32 (ny, nx).

@@ -23,6 +23,18 @@ def require_fit(shape: tuple[int, ...], preset: Preset) -> None:
         raise ValueError(f"the image is {ny}×{nx}: give at least {SMALLEST} points each way")
 
 
+def image_input(slabs: np.ndarray, preset: Preset, *, mean: float, scale: float) -> torch.Tensor:
+    """Return what network_input does of images of any size: small ones are extended at the bottom and right.
+
+    Their last row and column are repeated, and what is made of them is to be cropped back.
+    """
+    ny, nx = slabs.shape[-2:]
+    below, right = max(0, SMALLEST - ny), max(0, SMALLEST - nx)
+    if below or right:
+        slabs = np.pad(slabs, ((0, 0),) * 3 + ((0, below), (0, right)), mode="edge")
+    return network_input(slabs, preset, mean=mean, scale=scale)
+
+
 def network_input(slabs: np.ndarray, preset: Preset, *, mean: float, scale: float) -> torch.Tensor:
     """Return slabs (n, nt, nz, ny, nx), in 1/mm, as channels (n, nt·nz, ny, nx) in the network's units."""
     require_fit(slabs.shape, preset)

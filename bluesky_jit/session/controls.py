@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from bluesky_jit.messages import Control
@@ -15,7 +16,10 @@ def obey(session: Session, control: Control) -> None:
     run = session.run
     learner = run.learner if run else None
     if control.name.endswith(":Position"):
-        session.positions_mm = {**session.positions_mm, control.name.split(":")[0]: float(control.value)}
+        position_mm = float(control.value)
+        if not math.isfinite(position_mm):
+            raise ValueError(f"{control.name} was given {control.value!r}: give a number")
+        session.positions_mm = {**session.positions_mm, control.name.split(":")[0]: position_mm}
     elif control.name == "Learning:Pause":
         session.paused = bool(control.value)
     elif control.name in ("Learning:Reset", "Learning:Flush"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from bluesky_jit.learn.quality.accuracy import middle
 from bluesky_jit.learn.segmentation import threshold_labels
 from bluesky_jit.learn.segmenter import SliceSegmenter
 from bluesky_jit.learn.weights import Weights
-from bluesky_jit.messages import ImageKind, Update
+from bluesky_jit.messages import ImageKind, Problem, Update
 from bluesky_jit.session.learning.judging import cut_slab
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.grid import Grid
@@ -23,6 +24,8 @@ from bluesky_jit.tomo.reconstructor import Reconstructor, SliceSet
 
 if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
+
+logger = logging.getLogger(__name__)
 
 PREVIEW_EVERY_S = 1.0
 IDLE_S = 0.05
@@ -45,6 +48,8 @@ class Slices:
         self._weights: Weights | None = None
         self._first: tuple[LiveRun, int, float] | None = None
         """A run with the projections that had come, and the newest one's time, when its first slices were made."""
+        self._told_of = ""
+        """The run that it was told of that its slices cannot be denoised."""
         self._shown: tuple[object, ...] = ()
         """What the images on show were made of."""
 
@@ -97,7 +102,7 @@ class Slices:
         self._session.recon_time_ms = run.slices_s * 1e3
         self._watch_pace(run, made)
         raw = [middle(slab[None])[0][None] for slab in made.images]
-        denoised = self._denoised(weights, made.images)
+        denoised = self._denoised_or_told(run, weights, made.images)
         self._session.update_number += 1
         for index, (name, grid) in enumerate(shown.items()):
             self._put(run, made, name, "raw", grid, raw[index])
@@ -107,7 +112,7 @@ class Slices:
             grid = shown["XY"]
             self._put(run, made, "XY", "residual", grid, raw[0] - denoised[0])
             self._put(run, made, "XY", "analysis", grid, threshold_labels(denoised[0]).astype(np.float32))
-            segmented = self._segmented(run, made.images[0])
+            segmented = self._segmented_or_told(run, made.images[0])
             if segmented is not None:
                 self._put(run, made, "XY", "segmentation", grid, segmented)
         if with_preview or time.monotonic() >= self._preview_due:
@@ -137,6 +142,34 @@ class Slices:
             return made
         made = reconstruction.slices(slabs)
         return made and replace(made, images=tuple(image[None] for image in made.images))
+
+    def _denoised_or_told(
+        self, run: LiveRun, weights: Weights | None, slabs: tuple[np.ndarray, ...]
+    ) -> list[np.ndarray] | None:
+        """Return the denoised slices as `_denoised` does, or None, and say so, where that fails: raw ones go on."""
+        try:
+            return self._denoised(weights, slabs)
+        except Exception as error:
+            logger.debug("a network could not be applied to the slices", exc_info=True)
+            self._tell(run, error)
+            return None
+
+    def _segmented_or_told(self, run: LiveRun, slab: np.ndarray) -> np.ndarray | None:
+        """Return the segmentation as `_segmented` does, or None, and say so, where that fails."""
+        try:
+            return self._segmented(run, slab)
+        except Exception as error:
+            logger.debug("a network could not be applied to the slices", exc_info=True)
+            self._tell(run, error)
+            return None
+
+    def _tell(self, run: LiveRun, error: Exception) -> None:
+        """Report, once in a run, that a network cannot be applied to slices."""
+        if self._told_of == run.uid:
+            return
+        self._told_of = run.uid
+        text = f"slices cannot be denoised, and are raw: {error}; choose another learn.preset or slices.size"
+        self._session.report(Problem(text=text, severity="MINOR", run_uid=run.uid))
 
     def _denoised(self, weights: Weights | None, slabs: tuple[np.ndarray, ...]) -> list[np.ndarray] | None:
         """Return the denoised slices (1, ny, nx), or None without weights or without all that they look at."""

@@ -17,6 +17,7 @@ from bluesky_jit.learn.registry import Registry
 from bluesky_jit.messages import Control, SessionStatus, SinkMessage, Update
 from bluesky_jit.session.learning.judging import FailedJudgement
 from bluesky_jit.session.learning.learner import Learner
+from bluesky_jit.session.slices_stage import Slices
 from bluesky_jit.settings import Settings, load_settings
 
 SOON_S = 60.0
@@ -183,6 +184,14 @@ def test_there_is_nothing_to_flush_or_to_reset_without_a_run(control: str) -> No
         session.control(Control(name=control, value=True))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_position_that_is_not_a_number_is_refused(value: float) -> None:
+    with Session(quick(), sinks=[]) as session:
+        with pytest.raises(ValueError, match=r"XY:Position was given .*: give a number"):
+            session.control(Control(name="XY:Position", value=value))
+        assert session.positions_mm["XY"] == 0.0
+
+
 # ── odd data ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -206,6 +215,21 @@ def test_what_cannot_be_learned_from_or_judged_is_told_once_and_slices_go_on(
         assert session.status.state == "idle"
     told = [record for record in caplog.records if what in record.getMessage()]
     assert len(told) == 1
+
+
+def test_where_denoising_fails_slices_are_raw_and_it_is_told_once(
+    streams: dict, lenient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(slices: Slices, weights: object, slabs: object) -> None:
+        if weights is not None:
+            raise RuntimeError("no memory for the network")
+
+    monkeypatch.setattr(Slices, "_denoised", refuse)
+    with Session(quick(), sinks=[]) as session:
+        run_until(session, streams, lambda status: "no memory for the network" in status.message)
+        assert session.latest("XY", "raw") is not None
+        assert session.status.state == "idle"
+        assert not any(stage.failures for stage in session._stages)
 
 
 def test_frames_that_are_all_alike_give_slices_and_no_failure(streams: dict) -> None:
