@@ -42,6 +42,11 @@ class HeldOutWindows:
         if self._cut is None and due and worth_judging and until == self.trained_to:
             self._cut = until
 
+    @property
+    def ever_cut(self) -> bool:
+        """Say whether projections are kept back at all, so that the window remembers older ones."""
+        return self._every > 0
+
     def is_unseen(self, newest: int) -> bool:
         """Say whether the newest window holds nothing that was trained on, nor of the last one that was judged."""
         known = self.trained_to if self._judged_at is None else max(self.trained_to, self._judged_at)

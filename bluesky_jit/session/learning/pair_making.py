@@ -158,7 +158,8 @@ class PairMaking:
         if not self.buffer.wants_pairs(PICKS_PER_PAIR):
             return False
         until = self._windows.until(newest)
-        splits = reconstruction.pairs(self._sampler.train(), until=until)
+        # Where none are kept back the window may have moved on from `newest`, and remembers nothing.
+        splits = reconstruction.pairs(self._sampler.train(), until=until if self._windows.ever_cut else None)
         if splits is None:
             return False
         self._windows.trained_on(until, worth_judging=self.worth_judging)

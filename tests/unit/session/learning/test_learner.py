@@ -108,6 +108,13 @@ def test_without_held_out_windows_no_projections_are_kept_in_store_for_them(stre
     assert math.isnan(figures(run.learner).unseen)
 
 
+def test_without_held_out_windows_pairs_are_made_though_projections_come_meanwhile(streams: dict) -> None:
+    run = trained(streams, unseen_every=0, steps=1)
+    asked = Until(run.run.reconstruction)
+    run.learner._making.make(asked, run.shown)  # type: ignore[arg-type]
+    assert asked.asked[0][1] is None
+
+
 def test_where_memory_is_short_slices_come_first_and_no_windows_are_held_out(streams: dict) -> None:
     rows, columns = streams["primary"].shape[1:]
     window = LearningRun(streams, unseen_every=0)
