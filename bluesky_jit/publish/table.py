@@ -163,7 +163,12 @@ ROWS: tuple[Row, ...] = (
     _scalar("Learning:Drift", "float", "learning.drift", "how much accuracy on fresh pairs worsens", units="1/min"),
     _scalar("Learning:Jumps", "int", "learning.jumps", "abrupt changes of the data in this run"),
     _scalar("Learning:Refused", "int", "learning.refused", "training steps refused: they would spoil the weights"),
-    _scalar("Learning:Ready", "bool", "learning.ready", "whether denoised slices are shown"),
+    _scalar(
+        "Learning:Ready",
+        "bool",
+        "learning.ready",
+        "whether denoised slices are shown; 1 also while the reason says not to trust them",
+    ),
     _scalar("Learning:Reason", "text", "learning.reason", "why the denoiser is, or is not, ready"),
     _scalar("Learning:Preset", "str", "learning.preset", "network and recipe"),
     _scalar("Learning:Chosen", "text", "learning.chosen", "what the preset `auto` chose, and why"),
