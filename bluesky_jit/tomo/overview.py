@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bluesky_jit.tomo.grid import Grid
+from bluesky_jit.tomo.kernels.numba import NumbaKernel
 from bluesky_jit.tomo.live import FilteredBackprojection
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
@@ -40,7 +41,7 @@ def make_overview(reconstructor: Reconstructor, *, points: int = POINTS) -> Over
     finer = max(1, geometry.n_u // points)
     # On this processor: it is far too little for another one.
     coarse = FilteredBackprojection(
-        geometry, n_projections=n_projections, filter="hann", filter_cutoff=1 / finer, kernel="numba"
+        geometry, n_projections=n_projections, filter="hann", filter_cutoff=1 / finer, kernel=NumbaKernel()
     )
     for block in (binned.dark, binned.flat, binned.projections):
         coarse.push(block)

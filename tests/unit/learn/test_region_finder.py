@@ -99,6 +99,14 @@ def test_settings_choose_the_region():
     )
 
 
+def test_looking_for_the_sample_says_nothing_of_kernels(caplog):
+    made, scan = finder(), Scan()
+    scan.turns(ball_at(5, 0, -6))
+    with caplog.at_level(logging.INFO, logger="bluesky_jit.tomo.kernels"):
+        assert made.update(scan.reconstructor)
+    assert [record for record in caplog.records if record.name == "bluesky_jit.tomo.kernels"] == []
+
+
 def test_a_region_that_was_asked_for_stays_wherever_the_sample_is():
     made = finder(region="box", region_mm=(-10, -10, -10, 10, 5, 0))
     assert made.region == Box(low_mm=(-10, -10, -10), high_mm=(10, 5, 0))
