@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from bluesky_jit.intake.setup import (
 from bluesky_jit.learn.automatic import Pace
 from bluesky_jit.learn.fingerprint import Fingerprint
 from bluesky_jit.learn.presets import Preset
-from bluesky_jit.messages import Problem, ProjectionBlock, RunStart, RunStop
+from bluesky_jit.messages import Learning, Problem, ProjectionBlock, RunStart, RunStop
 from bluesky_jit.session.learning.held_out import HeldOutWindows
 from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.session.learning.model_files import ModelFiles
@@ -150,7 +151,7 @@ class LiveRun:
             )
 
         self.sequences, reconstruction = first_possible(
-            sequences_of(settings.learn, n_projections), reconstruction_with
+            sequences_of(settings.learn, n_projections, self.start.expected_projections), reconstruction_with
         )
         # Both or neither: the other stages wait for the geometry.
         self.reconstruction, self.geometry = reconstruction, geometry
@@ -178,8 +179,10 @@ class LiveRun:
             )
 
         require_frames(settings.learn, sequences)
-        if sequences.problem:
-            report(Problem(text=sequences.problem, run_uid=self.uid))
+        without_frames = f"presets of several time frames are left out: {sequences.too_short}"
+        for text in (sequences.problem, without_frames if sequences.too_short else ""):
+            if text:
+                report(Problem(text=text, run_uid=self.uid))
         self.learner = Learner(
             settings.learn,
             geometry,
@@ -193,6 +196,18 @@ class LiveRun:
             ),
             pace=self.pace,
         )
+
+    def learning(self, *, paused: bool) -> Learning:
+        """Return what people are told of learning; before pairs can be made, what they wait for."""
+        if self.learner is None or self.reconstruction is None:
+            raise RuntimeError(f"nothing is learned in run {self.uid}")
+        learning, newest = self.learner.learning(paused=paused), self.reconstruction.newest
+        reach = reach_of(self.sequences, self.reconstruction.n_projections)
+        missing = reach - (0 if newest is None else newest + 1)
+        if missing <= 0 or learning.pairs:
+            return learning
+        waiting = f"waiting for {missing} more projections"
+        return replace(learning, reason=f"learning is paused; {waiting}" if paused else waiting)
 
     def pace(self, pairs_per_s: float) -> Pace:
         """Return what learning has to keep up with, given how many pairs are made in a second."""

@@ -318,7 +318,7 @@ class Session:
             axis_confidence=run.axis.confidence if run.axis else 0.0,
             axis_reason=run.axis.reason if run.axis else "",
             angle_source=run.angle_source,
-            learning=run.learner.learning(paused=self.paused)
+            learning=run.learning(paused=self.paused)
             if run.learner and not self.learning_is_lost
             else self._no_learning(run.learning_problem),
             **common,

@@ -363,3 +363,16 @@ def test_the_same_seed_gives_the_same_weights(streams: dict) -> None:
     assert other is not None
     for name, tensor in one.tensors.items():
         np.testing.assert_array_equal(tensor.numpy(), other.tensors[name].numpy())
+
+
+def test_until_enough_projections_have_come_people_are_told_how_many_are_missing(streams: dict) -> None:
+    run = LearningRun(streams, preset="fast-t3", frame_spacing=20)
+    assert run.run.learning(paused=False).reason == "waiting for 130 more projections"
+    run.push(60)
+    run.learn(2)
+    assert run.run.learning(paused=False).reason == "waiting for 70 more projections"
+    assert run.run.learning(paused=True).reason == "learning is paused; waiting for 70 more projections"
+    run.push(70)
+    run.learn(2)
+    assert run.run.learning(paused=False).pairs > 0
+    assert "more projections" not in run.run.learning(paused=False).reason

@@ -83,3 +83,13 @@ def test_the_spacing_of_time_frames_is_looked_at_only_where_there_are_any() -> N
     require_learnable(LearnSettings(splits=7))
     with pytest.raises(ValueError, match=r"frame_spacing is 60: give a multiple of learn\.splits, which is 7"):
         require_learnable(LearnSettings(splits=7, preset="t3"))
+
+
+def test_a_run_that_is_too_short_for_time_frames_is_learned_without_or_says_why() -> None:
+    best, *others = sequences_of(LearnSettings(preset="auto"), N, N + 2 * 60 - 1)
+    assert [(one.frames, one.history) for one in (best, *others)] == [(1, N), (1, 0)]
+    enough, *_ = sequences_of(LearnSettings(preset="auto"), N, N + 2 * 60)
+    assert (enough.frames, enough.too_short) == (3, "")
+    short, _ = first_possible(sequences_of(LearnSettings(preset="t3"), N, N + 2 * 60 - 1), lambda _: None)
+    with pytest.raises(ValueError, match=r"3 of them take 270 projections .* and this run has 269: scan longer"):
+        require_frames(LearnSettings(preset="t3"), short)
