@@ -288,7 +288,9 @@ def test_documents_that_nobody_heard_are_missed_but_the_next_run_is_not(streams:
         uid = emit_run(publisher, streams)
         wait_for(lambda: (session.value("RunUid"), session.value("ReconStatus")) == (uid, "idle"), timeout_s=SOON_S)
         assert session.value("Message") == ""
+        # One request to end: a second one in the same moment would interrupt the ending.
         session.server.process.send_signal(signal.SIGINT)
+        session.server.process.wait(SOON_S)
         assert session.stop() == 0
     finally:
         publisher.close()
