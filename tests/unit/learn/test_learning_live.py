@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from seen_tablet import block
 
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.denoiser import Denoiser
@@ -13,7 +14,7 @@ from bluesky_jit.learn.quality.scores import dice, psnr, ssim
 from bluesky_jit.learn.region import field_cylinder
 from bluesky_jit.learn.segmenter import Segmenter, SliceSegmenter
 from bluesky_jit.learn.trainer import Trainer
-from bluesky_jit.messages import FrameKind, ProjectionBlock
+from bluesky_jit.messages import FrameKind
 from bluesky_jit.tomo.geometry import ConeGeometry
 from bluesky_jit.tomo.grid import Grid
 from bluesky_jit.tomo.live import FilteredBackprojection
@@ -29,21 +30,6 @@ SHOWN = (
 )
 TURN_S = 1.8
 ANGLES = 150
-
-
-def block(kind: FrameKind, counts: np.ndarray, angles_rad: np.ndarray, times_s: np.ndarray) -> ProjectionBlock:
-    numbers = np.arange(len(counts))
-    return ProjectionBlock(
-        run_uid="",
-        kind=kind,
-        counts=counts,
-        acquisition=numbers,
-        unique_ids=numbers,
-        frame_times_s=times_s,
-        received_times_s=times_s,
-        angles_rad=angles_rad,
-        angle_source="same stream",
-    )
 
 
 @pytest.fixture(scope="module")
