@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bluesky_jit.bench.figures import processor
 from bluesky_jit.bench.pair_source import BATCH
+from bluesky_jit.bench.provenance import code_digest
 from bluesky_jit.learn.buffer import PairBuffer
 from bluesky_jit.learn.model import Model
 from bluesky_jit.messages import Pairs
@@ -19,6 +21,8 @@ BUFFER = 640
 """Pairs in the buffer, as a session has them by default."""
 PICKS_PER_PAIR = 4
 """Times that a pair is drawn on average, as in a session: one new batch for so many steps."""
+MADE_BY = ("bluesky_jit.learn", "bluesky_jit.tomo", "bluesky_jit.bench", "sim_devices")
+"""What a curve depends on: networks, slices, what is measured, and the sample."""
 FIRST_S, RATIO = 0.05, 1.12
 """When accuracy is first measured, and by what the next moment is later: a crossing is known to 12 %."""
 
@@ -115,10 +119,11 @@ def train(
 
 
 def recipe_of(model: Model) -> str:
-    """Say what a model trains: kept curves are of use only while that is the same."""
+    """Say what is trained, on what machine and by what code: kept curves are of use only while all that is the same."""
     weights = sum(tensor.numel() for tensor in model.snapshot().tensors.values())
     preset = model.preset
-    return f"{preset.name}, {weights} weights, normalised by {preset.normalisation}, {preset.recipe}"
+    learnt = f"{preset.name}, {weights} weights, normalised by {preset.normalisation}, {preset.recipe}"
+    return f"{learnt}; {processor()}; code {code_digest(*MADE_BY)}"
 
 
 def kept(path: Path, recipe: str, make: Callable[[], Curve]) -> Curve:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bluesky_jit.bench.provenance import code_digest
 from bluesky_jit.learn.region import Cylinder
 from bluesky_jit.messages import FrameKind, ProjectionBlock
 from bluesky_jit.tomo.geometry import ConeGeometry
@@ -36,6 +37,8 @@ TRAINING_START_S, HELD_OUT_START_S = 10.0, 30.0
 """When recordings begin, in s after the tablet was put in: first its bubbles must have risen."""
 JAR = (0.92, 0.84)
 """The jar's radius and half height as parts of the field's (sim_devices/phantom.py)."""
+MADE_BY = ("sim_devices", "bluesky_jit.tomo.geometry", "bluesky_jit.bench.experiments")
+"""What a recording depends on: one that other code has made is made anew."""
 MOMENTS = 8
 """Moments of a turn that the truth is averaged over: no reconstruction of a turn can show less motion."""
 
@@ -141,7 +144,7 @@ def recording(setup: Setup, name: ExperimentName, seed: int, start_s: float, fol
     """Return a recording of an experiment from a moment on, from the folder when it is there."""
     radius_mm, half_height_mm = setup.geometry.cylinder_mm
     phantom = experiment(name, seed=seed, radius_mm=radius_mm, half_height_mm=half_height_mm)
-    path = folder / f"{name}-{seed}-{start_s:g}s-{setup.geometry.n_u}-{setup.turns}-{PHOTONS:g}.npz"
+    path = folder / f"{name}-{seed}-{start_s:g}s-{setup.geometry.n_u}-{setup.turns}-{code_digest(*MADE_BY)}.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         # Whole or not at all, should this be stopped half way.
