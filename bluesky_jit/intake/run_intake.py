@@ -86,6 +86,8 @@ class RunIntake(DocumentRouter):
             )
 
     def descriptor(self, doc: Any) -> None:
+        if doc["uid"] in self._streams:
+            return
         self._names.add(str(doc.get("name")))
         keys = read_stream(doc, self._start["tomo"], self._start, self._settings)
         if keys is None:
@@ -116,7 +118,11 @@ class RunIntake(DocumentRouter):
             return
         columns = self._columns[doc["descriptor"]]
         first, stop = int(doc["indices"]["start"]), int(doc["indices"]["stop"])
-        ready = columns.add(resource["data_key"], self._asset(resource, first, stop - first))
+        # Events count from 1; documents that a RunEngine has not numbered say 0 to 0.
+        numbers = doc.get("seq_nums") or {"start": 0, "stop": 0}
+        numbered = numbers["stop"] - numbers["start"] == stop - first
+        row = int(numbers["start"]) - 1 if numbered else None
+        ready = columns.add(resource["data_key"], self._asset(resource, first, stop - first), row)
         for row, assets in ready:
             self._submit_frames(self._asset_frames(keys, row, assets))
 

@@ -36,7 +36,7 @@ def test_rows_in_files_wait_for_their_angles(tmp_path: Path) -> None:
     rows = {"camera": [(0, 2), (2, 5)], "camera_angle": [(0, 4)]}
     filed_run(JITCallback(recorder), tmp_path / "frames.h5", rows, columns=columns)
     frames = recorder.of(AssetFrames)
-    assert [(m.image.first, m.image.count) for m in frames] == [(0, 2), (2, 2)]
+    assert [(m.image.first, m.image.count) for m in frames] == [(0, 4)]
     assert frames[0].angle is not None
     assert frames[0].angle.dataset == "/angle"
     assert frames[0].angle_scale == pytest.approx(math.pi / 180)
