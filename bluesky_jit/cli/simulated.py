@@ -7,10 +7,11 @@ import secrets
 import socket
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -30,7 +31,15 @@ PROFILE = "simulated"
 class SimulatedBeamline:
     """Run the IOCs and Tiled on free loopback ports, and say in settings.toml where they are."""
 
-    def __init__(self, directory: Path, *, ioc_options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        ioc_options: tuple[str, ...] = (),
+        parts: Collection[Literal["ioc", "tiled"]] = ("ioc", "tiled"),
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Choose ports and make names; parts: what is to run; settings: others for settings.toml, by section."""
         self.directory = directory.resolve()
         self.frames = self.directory / "frames"
         self.logs = self.directory / "logs"
@@ -49,6 +58,11 @@ class SimulatedBeamline:
             },
             "serve": {"publish_address": f"127.0.0.1:{publish}", "subscribe_address": f"127.0.0.1:{subscribe}"},
         }
+        self._parts = parts
+        if "tiled" not in parts:
+            self._sections["tiled"]["uri"] = ""
+        for section, values in (settings or {}).items():
+            self._sections[section] = self._sections.get(section, {}) | dict(values)
         self._ioc_environment = {
             "EPICS_CAS_SERVER_PORT": str(ioc_ca),
             "EPICS_CA_SERVER_PORT": str(ioc_ca),
@@ -63,7 +77,8 @@ class SimulatedBeamline:
         return load_settings(self.settings_file)
 
     def __enter__(self) -> Self:
-        if self.settings_file.exists() and _answers(load_settings(self.settings_file).tiled.uri):
+        uri = load_settings(self.settings_file).tiled.uri if self.settings_file.exists() else ""
+        if uri and _answers(uri):
             raise RuntimeError(
                 f"a simulated beamline is running in {self.directory}: end it, or give another folder with --data"
             )
@@ -74,20 +89,13 @@ class SimulatedBeamline:
         (self.profiles / f"{PROFILE}.yml").write_text(json.dumps(profile) + "\n")
         self._write_settings()
         try:
-            ioc = self.ioc()
-            archive = self._start(
-                "tiled",
-                [
-                    "sim_devices.archive",
-                    *("--directory", str(self.directory / "tiled")),
-                    *("--port", str(self._tiled_port)),
-                    *("--readable", str(self.frames)),
-                ],
-            )
-            self._sections["geometry"] = _geometry_settings(
-                json.loads(ioc.wait_until_ready(READY_S).removeprefix("ready"))
-            )
-            archive.wait_until_ready(READY_S)
+            ioc = self.ioc() if "ioc" in self._parts else None
+            archive = self._archive() if "tiled" in self._parts else None
+            if ioc is not None:
+                described = json.loads(ioc.wait_until_ready(READY_S).removeprefix("ready"))
+                self._sections["geometry"] = _geometry_settings(described)
+            if archive is not None:
+                archive.wait_until_ready(READY_S)
             self._write_settings()
         except BaseException:
             self.stop()
@@ -127,6 +135,15 @@ class SimulatedBeamline:
     def ioc(self) -> ChildProcess:
         """Start the IOCs; again after they have ended, for instance."""
         return self._start("ioc", ["sim_devices.ioc", "--directory", str(self.frames), *self._ioc_options])
+
+    def _archive(self) -> ChildProcess:
+        arguments = [
+            "sim_devices.archive",
+            *("--directory", str(self.directory / "tiled")),
+            *("--port", str(self._tiled_port)),
+            *("--readable", str(self.frames)),
+        ]
+        return self._start("tiled", arguments)
 
     def serve(self) -> ChildProcess:
         """Start `bluesky-jit serve` beside the beamline."""

@@ -51,14 +51,16 @@ class Watch:
         """Call back with every new value of a scalar; return the subscription, to be kept and closed."""
         return self._context.monitor(self._prefix + name, lambda value: callback(value["value"]))
 
+    def follow_image(self, name: str, callback: Callable[[float], None]) -> Any:
+        """Call back with the time of the newest projection in each new image, in Unix seconds; as `follow`."""
+        return self._context.monitor(f"{self._prefix}{name}:Image", lambda value: callback(_data_time_s(value)))
+
     def image(self, name: str) -> tuple[np.ndarray, dict[str, Any]]:
         """Return an image (ny, nx) with its attributes."""
         value: Any = self._context.get(f"{self._prefix}{name}:Image", timeout=5.0)
         sizes = [int(dimension["size"]) for dimension in value["dimension"]]
         attributes = {attribute["name"]: attribute["value"] for attribute in value["attribute"]}
-        attributes["data_time_s"] = float(
-            value["dataTimeStamp.secondsPastEpoch"] + 1e-9 * value["dataTimeStamp.nanoseconds"]
-        )
+        attributes["data_time_s"] = _data_time_s(value)
         return np.asarray(value["value"]).reshape(sizes[::-1]).squeeze(), attributes
 
     def wait_until_finished(self, uid: str, timeout_s: float) -> None:
@@ -71,3 +73,7 @@ class Watch:
                 return
             time.sleep(POLL_S)
         raise RuntimeError(f"the session had not finished run {uid[:8]} after {timeout_s:g} s: {values['Message']}")
+
+
+def _data_time_s(image: Any) -> float:
+    return float(image["dataTimeStamp.secondsPastEpoch"] + 1e-9 * image["dataTimeStamp.nanoseconds"])
