@@ -1,0 +1,171 @@
+"""Documents lost, doubled, late or out of order: nothing raises, no frame has another's angle, and counts are exact."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from numbered_runs import NUMBERS, Delivered, Documents, delivered, documents_of, frames_in, write_files
+
+from bluesky_jit import JITCallback, Session
+from bluesky_jit.messages import FrameKind, ProjectionBlock, RunStop, SessionStatus, SinkMessage
+from bluesky_jit.settings import load_settings
+from bluesky_jit.tomo.live import FilteredBackprojection
+
+SOON_S = 30.0
+FATES = ["kept"] * 24 + ["lost", "lost", "twice", "twice", "next", "late", "late"]
+"""What becomes of a document on its way; mostly nothing."""
+NEXT, LATE = 1, 20
+"""After how many others a document comes that changes places with the next, or that is late."""
+GARBAGE: Documents = [
+    ("event", {}),
+    ("event", None),
+    ("event", {"descriptor": ["unhashable"]}),
+    ("event", {"descriptor": "never seen", "data": {}}),
+    ("descriptor", {"uid": 3}),
+    ("descriptor", {"uid": "d", "run_start": "never seen", "name": "primary", "data_keys": None}),
+    ("stream_datum", {"stream_resource": "never seen", "descriptor": "never seen", "indices": {"start": 0, "stop": 5}}),
+    ("stream_resource", {"uid": "r", "run_start": None}),
+    ("start", {}),
+    ("start", {"uid": None, "tomo": None}),
+    ("stop", {"run_start": "never seen", "exit_status": "success"}),
+    ("stop", "stop"),
+    ("nonsense", {}),
+]
+
+
+class Sink:
+    """Keep what a session publishes."""
+
+    def __init__(self) -> None:
+        self.messages: list[SinkMessage] = []
+
+    def publish(self, message: SinkMessage) -> None:
+        self.messages.append(message)
+
+    def close(self) -> None:
+        pass
+
+    def stop_of(self, uid: str) -> RunStop | None:
+        return next((m for m in self.messages if isinstance(m, RunStop) and m.run_uid == uid), None)
+
+    def last_status(self, uid: str) -> SessionStatus:
+        """Return a run's last figures: they are published just before its end."""
+        stop = next(i for i, m in enumerate(self.messages) if isinstance(m, RunStop) and m.run_uid == uid)
+        return next(m for m in self.messages[stop::-1] if isinstance(m, SessionStatus) and m.run_uid == uid)
+
+
+class Bench:
+    """A session that reconstructs, and everything that reached its reconstruction."""
+
+    def __init__(self, session: Session, sink: Sink, files: Path) -> None:
+        self.session = session
+        self.sink = sink
+        self.files = files
+        self.callback = JITCallback(session)
+        self.blocks: dict[str, list[ProjectionBlock]] = defaultdict(list)
+
+    def documents(self, run: int, *, filed: bool) -> Documents:
+        return documents_of(run, self.files if filed else None)
+
+    def send(self, documents: Documents) -> None:
+        for name, document in documents:
+            self.callback(name, document)
+
+    def wait_until_ended(self, uid: str) -> None:
+        assert self.session.wait_for(lambda _: self.sink.stop_of(uid) is not None, SOON_S)
+
+    def frames(self, uid: str, run: int) -> dict[FrameKind, list[int]]:
+        """Return the frames of a run that were used, in their order; fail for a frame with another's angle or id."""
+        found: dict[FrameKind, list[int]] = {kind: [] for kind in NUMBERS}
+        for block in self.blocks[uid]:
+            found[block.kind] += frames_in(block, run)
+        return found
+
+    def check(self, came: Delivered, run: int) -> None:
+        """Require that exactly the frames that came were used, once each, and that the rest was counted."""
+        status, frames = self.sink.last_status(came.uid), self.frames(came.uid, run)
+        assert {kind: sorted(numbers) for kind, numbers in frames.items()} == {
+            kind: sorted(numbers) for kind, numbers in came.frames.items()
+        }
+        counted = (status.darks, status.flats, status.projections)
+        assert counted == tuple(len(came.frames[kind]) for kind in NUMBERS)
+        assert status.frames_received == sum(counted)
+
+    def check_that_the_next_run_works(self, *, filed: bool) -> None:
+        documents = self.documents(0, filed=filed)
+        [whole] = delivered(documents)
+        self.send(documents)
+        self.wait_until_ended(whole.uid)
+        status = self.sink.last_status(whole.uid)
+        assert self.frames(whole.uid, 0) == {kind: list(range(n)) for kind, n in NUMBERS.items()}
+        assert (status.frames_received, status.frames_lost, status.message) == (sum(NUMBERS.values()), 0, "")
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    files = tmp_path_factory.mktemp("files")
+    for run in range(2):
+        write_files(files, run)
+    wanted = load_settings(environment={}, learn={"enabled": False}, intake={"file_patience_s": 0.05})
+    sink = Sink()
+    with pytest.MonkeyPatch.context() as patch, Session(wanted, sinks=[sink]) as session:
+        bench = Bench(session, sink, files)
+        push = FilteredBackprojection.push
+
+        def noted(reconstruction: FilteredBackprojection, block: ProjectionBlock) -> None:
+            push(reconstruction, block)
+            bench.blocks[block.run_uid].append(block)
+
+        patch.setattr(FilteredBackprojection, "push", noted)
+        yield bench
+
+
+@st.composite
+def disorders(draw: st.DrawFn, documents: Documents, *, stop: bool = True) -> Documents:
+    """Draw how documents come after their start: some not, some twice, some later than others, with garbage between."""
+    placed: list[tuple[int, int, tuple[str, Any]]] = []
+    for place, document in enumerate(documents[1:]):
+        fate = draw(st.sampled_from(FATES))
+        if document[0] == "stop":
+            fate = draw(st.sampled_from(["kept", "kept", "twice", "early"])) if stop else "lost"
+        copies = {
+            "lost": [],
+            "twice": [0, draw(st.integers(0, LATE))],
+            "next": [NEXT],
+            "late": [LATE],
+            "early": [-LATE],
+        }
+        placed += [(place + by, len(placed), document) for by in copies.get(fate, [0])]
+    placed.sort(key=lambda each: each[:2])
+    sent = [document for _, _, document in placed]
+    for wrong in draw(st.lists(st.sampled_from(GARBAGE), max_size=3)):
+        sent.insert(draw(st.integers(0, len(sent))), wrong)
+    return [documents[0], *sent]
+
+
+# Without shrinking: every example takes a run's time.
+few = settings(
+    max_examples=12,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@pytest.mark.parametrize("filed", [True, False], ids=["files", "events"])
+@few
+@given(data=st.data())
+def test_whatever_becomes_of_documents_frames_that_came_are_used_once_with_their_own_angle(
+    bench: Bench, filed: bool, data: st.DataObject
+) -> None:
+    sent = data.draw(disorders(bench.documents(1, filed=filed)))
+    [came] = delivered(document for document in sent if document not in GARBAGE)
+    bench.send(sent)
+    bench.wait_until_ended(came.uid)
+    bench.check(came, 1)
+    bench.check_that_the_next_run_works(filed=filed)
