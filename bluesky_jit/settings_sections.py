@@ -212,7 +212,10 @@ class ServeSettings:
     publish_address: str = "127.0.0.1:5577"
     """RunEngine processes publish here."""
     subscribe_address: str = "127.0.0.1:5578"
-    """The session, and anybody else, listens here."""
+    """Whoever else wants the documents listens here."""
+    curve_folder: str = ""
+    """Folder of the keys that `bluesky-jit keys` makes: documents are encrypted, and only holders of keys are heard.
+    Needed for addresses that other machines reach. Empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

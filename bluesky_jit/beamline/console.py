@@ -127,11 +127,9 @@ def subscribe_table(engine: RunEngine) -> None:
 
 def subscribe_jit(engine: RunEngine, settings: Settings, timeout_s: float = LISTENER_S) -> str:
     """Send documents to `bluesky-jit serve`; return one line when it is not there (it may be started at any time)."""
-    publisher = DocumentPublisher(settings.serve.publish_address)
+    publisher = DocumentPublisher(settings.serve.publish_address, curve_folder=settings.serve.curve_folder)
     listening = publisher.wait_for_listener(timeout_s)
-    # In a thread of its own, the only one from here on to use the socket: waking the receivers costs the sender
-    # milliseconds on a busy machine, which the plan must not wait for (docs/benchmarks/live.json).
-    engine.subscribe(BufferingWrapper(publisher))
+    engine.subscribe(publisher)
     if listening:
         return ""
     return "JIT session: not running. Start it with `bluesky-jit serve`; it hears the next run."

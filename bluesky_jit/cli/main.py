@@ -60,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_settings(serve)
     serve.set_defaults(command=_serve)
 
+    keys = commands.add_parser("keys", help="make keys for documents between machines (serve.curve_folder)")
+    keys.add_argument("folder", type=Path, help="where to put them")
+    keys.set_defaults(command=_keys)
+
     replay = commands.add_parser("replay", help="play a stored scan (Data Exchange or NXtomo) to a running serve")
     replay.add_argument("scan", type=Path, help="the file")
     replay.add_argument("--rate", type=float, default=30.0, help="projections in a second (default: %(default)s)")
@@ -137,6 +141,13 @@ def _serve(options: argparse.Namespace) -> None:
     from bluesky_jit.cli.serve import serve
 
     serve(settings_of(options))
+
+
+def _keys(options: argparse.Namespace) -> None:
+    from bluesky_jit.intake.curve import make_keys
+
+    make_keys(options.folder)
+    sys.stdout.write(f"made: set serve.curve_folder to {options.folder.resolve()}\n")
 
 
 def _replay(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ LISTENER_S = 5.0
 def replay_file(path: Path, settings: Settings, *, rate_hz: float, turns: int) -> None:
     """Publish a stored scan's documents at a rate in projections a second."""
     scan = open_scan(path)
-    publisher = DocumentPublisher(settings.serve.publish_address)
+    publisher = DocumentPublisher(settings.serve.publish_address, curve_folder=settings.serve.curve_folder)
     try:
         if not publisher.wait_for_listener(LISTENER_S):
             raise RuntimeError(

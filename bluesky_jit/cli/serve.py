@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bluesky_jit.cli.ending import Ending
 from bluesky_jit.settings import Settings
 
 if TYPE_CHECKING:
@@ -13,24 +13,30 @@ if TYPE_CHECKING:
 
 
 def serve(settings: Settings) -> None:
-    """Serve until interrupted."""
+    """Serve until SIGINT or SIGTERM."""
+    with Ending() as ending:
+        _serve(settings, ending)
+    sys.stdout.write("ended\n")
+    sys.stdout.flush()
+
+
+def _serve(settings: Settings, ending: Ending) -> None:
     from bluesky_jit.intake.callback import JITCallback
-    from bluesky_jit.intake.wire import documents, start_proxy
+    from bluesky_jit.intake.hub import DocumentHub
     from bluesky_jit.session.wiring import Session
 
-    signal.signal(signal.SIGTERM, _interrupt)
-    addresses = settings.serve
-    try:
-        # First, so that a second session on the same addresses ends before it has served anything.
-        start_proxy(addresses.publish_address, addresses.subscribe_address)
+    # First, so that a second session on the same addresses ends before it has served anything.
+    with DocumentHub(settings.serve) as hub:
+        if ending.wanted:
+            return
         with Session(settings) as session:
+            if ending.wanted:
+                return
             callback = JITCallback(session)
-            sys.stdout.write(f"ready: documents at {addresses.publish_address}, {_served(session)}\n")
+            sys.stdout.write(f"ready: documents at {settings.serve.publish_address}, {_served(session)}\n")
             sys.stdout.flush()
-            for name, document in documents(addresses.subscribe_address):
+            for name, document in hub.documents(ending):
                 callback(name, document)
-    except KeyboardInterrupt:
-        sys.stdout.write("ended\n")
 
 
 def _served(session: Session) -> str:
@@ -44,7 +50,3 @@ def _served(session: Session) -> str:
     kinds = {CAServer: "CA", PVAServer: "PVA"}
     ports = [f"{sink.port} ({kinds[type(sink)]})" for sink in session.sinks if isinstance(sink, CAServer | PVAServer)]
     return f"PVs {epics.prefix}* on ports {' and '.join(ports)}"
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -5,10 +5,13 @@ Nothing that comes over the socket can run code: arrays travel as type, shape an
 
 from __future__ import annotations
 
+import atexit
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import msgpack
@@ -16,9 +19,19 @@ import numpy as np
 import zmq
 from event_model import DocumentNames
 
+from bluesky_jit.intake.curve import secure_client
+
 logger = logging.getLogger(__name__)
 
 ARRAY = "__array__"
+MOST_BYTES = 256 * 2**20
+"""Largest document, and all that may wait for a service that is away: a quarter of a million documents that refer to
+files, or minutes of small frames in events."""
+SMALL_DOCUMENT = 1024
+SOCKET_DOCUMENTS = 1000
+"""Documents on their way; 0MQ's default."""
+WAIT_S = 0.05
+LINGER_MS = 1000
 
 
 def serialise(document: dict[str, Any]) -> bytes:
@@ -50,70 +63,132 @@ def _decode(value: dict[str, Any]) -> Any:
 
 
 class DocumentPublisher:
-    """Send a RunEngine's documents to the proxy: `RE.subscribe(DocumentPublisher(address))`.
+    """Send a RunEngine's documents to `bluesky-jit serve`: `RE.subscribe(DocumentPublisher(address))`.
 
-    It speaks the format of bluesky's own Publisher, and knows whether anybody listens; it never waits for them.
+    It speaks the format of bluesky's own Publisher, and knows whether anybody listens. Documents are sent by a thread
+    of its own and wait in memory while a service that listened is away, up to `most_bytes`; what comes beyond that is
+    left out and counted. The RunEngine never waits.
+
+    curve_folder: where its keys are, for a service that has some.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, curve_folder: str = "", most_bytes: int = MOST_BYTES) -> None:
+        self._address = address
+        self._most_bytes = most_bytes
         self._context = zmq.Context()
         # XPUB is PUB that also hears who subscribes.
         self._socket = self._context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.LINGER, 1000)
-        # No limit on documents that wait: a frame reference is small, and none may be lost while the proxy is slow.
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        self._socket.connect(f"tcp://{address}")
+        # It says when it is full, instead of leaving documents out; they wait here, where they are counted.
+        self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+        self._socket.setsockopt(zmq.SNDHWM, SOCKET_DOCUMENTS)
+        self._socket.setsockopt(zmq.SNDTIMEO, round(1000 * WAIT_S))
+        try:
+            if curve_folder:
+                secure_client(self._socket, curve_folder)
+            self._socket.connect(f"tcp://{address}")
+        except BaseException:
+            self._context.destroy(linger=0)
+            raise
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[str, dict[str, Any], int]] = deque()
+        self._bytes = 0
         self._heard = False
+        self._closing_s = math.inf
+        self._dropping = 0
+        self.dropped = 0
+        """Documents that were left out since there was no more room for them."""
+        self._thread = threading.Thread(target=self._send_for_ever, name="jit-documents", daemon=True)
+        self._thread.start()
+        # The last documents of a console that is left are still sent.
+        atexit.register(self.close)
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
-        self._socket.send(b" ".join([b"", name.encode(), serialise(document)]))
+        size = _size(document)
+        with self._changed:
+            if self._bytes + size > self._most_bytes:
+                self.dropped += 1
+                self._dropping += 1
+                first = self._dropping == 1
+            else:
+                first = False
+                self._waiting.append((name, document, size))
+                self._bytes += size
+                self._changed.notify_all()
+        if first:
+            logger.error(
+                "a document of %.3g MB was not sent: with it more than %.3g MB would wait for the service at %s, which "
+                "takes too few or is away. Start `bluesky-jit serve` there; runs and their files are not touched",
+                size / 1e6,
+                self._most_bytes / 1e6,
+                self._address,
+            )
 
     def wait_for_listener(self, timeout_s: float) -> bool:
         """Wait until somebody listens; return whether they do. Documents sent before are not heard by anybody."""
-        until = time.monotonic() + timeout_s
-        while self._socket.poll(0 if self._heard else max(0, round(1000 * (until - time.monotonic())))):
-            self._heard = self._socket.recv()[:1] == b"\x01"
-        return self._heard
+        with self._changed:
+            return self._changed.wait_for(lambda: self._heard, timeout_s)
 
-    def close(self) -> None:
-        self._socket.close()
-        self._context.term()
+    def wait_until_sent(self, timeout_s: float) -> bool:
+        """Wait until no document waits here any more; return whether that was in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting, timeout_s)
+
+    def close(self, timeout_s: float = 1.0) -> None:
+        """Send what waits, for at most `timeout_s`, and end."""
+        atexit.unregister(self.close)
+        with self._changed:
+            self._closing_s = min(self._closing_s, time.monotonic() + timeout_s)
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _send_for_ever(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting or self._closing_s < math.inf, WAIT_S)
+                self._hear()
+                if self._waiting:
+                    self._send_first()
+                elif self._closing_s < math.inf:
+                    return
+                if time.monotonic() > self._closing_s:
+                    return
+        finally:
+            self._socket.close(linger=LINGER_MS)
+            self._context.term()
+
+    def _hear(self) -> None:
+        while self._socket.poll(0):
+            heard = self._socket.recv()[:1] == b"\x01"
+            with self._changed:
+                self._heard = heard
+                self._changed.notify_all()
+
+    def _send_first(self) -> None:
+        """Send the oldest document, unless there is no room for it yet."""
+        name, document, size = self._waiting[0]
+        try:
+            self._socket.send(b" ".join([b"", name.encode(), serialise(document)]))
+        except zmq.Again:
+            return
+        except (TypeError, ValueError) as error:
+            logger.error("a document (%s) was not sent to the JIT session: %s", name, error)
+        with self._changed:
+            self._waiting.popleft()
+            self._bytes -= size
+            self._changed.notify_all()
+            dropped = 0
+            if not self._waiting:
+                dropped, self._dropping = self._dropping, 0
+        if dropped:
+            logger.error("the service takes documents again; %d were left out meanwhile", dropped)
 
 
-def start_proxy(publish_address: str, subscribe_address: str) -> None:
-    """Listen for RunEngines and for whoever wants their documents; both are served until the process ends.
-
-    bluesky's own Proxy subscribes to RunEngines by itself, so that they cannot know whether anybody behind it listens,
-    and drops what comes faster than a thousand documents.
-    """
-    context = zmq.Context()
-    frontend, backend = context.socket(zmq.XSUB), context.socket(zmq.XPUB)
-    try:
-        for each, address in ((frontend, publish_address), (backend, subscribe_address)):
-            each.set_hwm(0)
-            each.bind(f"tcp://{address}")
-    except zmq.ZMQError as error:
-        context.destroy(linger=0)
-        raise OSError(
-            f"the document proxy cannot listen on {publish_address} and {subscribe_address} ({error}): is another "
-            "`bluesky-jit serve` running? Set serve.publish_address and serve.subscribe_address to free ports"
-        ) from error
-    threading.Thread(target=zmq.proxy, args=(frontend, backend), name="jit-proxy", daemon=True).start()
-
-
-def documents(address: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the documents that a proxy sends out; what is no document is logged and left out."""
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        # The reader is only busy for microseconds a document, so that what waits here is a short burst.
-        socket.setsockopt(zmq.RCVHWM, 0)
-        socket.setsockopt(zmq.SUBSCRIBE, b"")
-        socket.connect(f"tcp://{address}")
-        while True:
-            for part in socket.recv_multipart():
-                try:
-                    yield read_document(part)
-                except ValueError as error:
-                    logger.warning("a message of %d bytes is no document (%s): it was left out", len(part), error)
+def _size(document: Mapping[str, Any]) -> int:
+    """Return about how many bytes a document takes: those of its arrays, and a little for the rest."""
+    data = document.get("data")
+    values = data.values() if isinstance(data, Mapping) else ()
+    return SMALL_DOCUMENT + sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
 
 def read_document(message: bytes) -> tuple[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from bluesky_jit.tomo.grid import Grid
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ca_repeater"), pytest.mark.timeout(400)]
 
 LISTENS_S = 60.0
+KINDS_OF_GARBAGE = 3
 SOON_S = 90.0
 
 
@@ -191,9 +192,9 @@ def test_what_is_no_document_is_left_out_and_the_next_run_works(session: Session
             def is_heard() -> bool:
                 for message in garbage:
                     socket.send(message)
-                return session.output.count("is no document") >= len(garbage) - 3
+                return session.output.count("is no document") >= KINDS_OF_GARBAGE
 
-            wait_for(is_heard, what="a line in the log")
+            wait_for(is_heard, what="a line in the log for each kind")
             socket.disable_monitor()
     with session.publisher() as publisher:
         session.wait_until_finished(emit_run(publisher, streams))
@@ -224,6 +225,8 @@ def test_a_second_session_at_the_same_place_says_what_is_wrong(session: Session)
         (["--set", "slices.updates_per_s=0"], "slices.updates_per_s is 0.0"),
         (["--set", "epics.interface=nowhere"], "'nowhere' does not appear to be an IPv4 or IPv6 address"),
         (["--set", "serve.publish_address=nowhere"], "cannot listen on nowhere"),
+        (["--set", "serve.publish_address=0.0.0.0:5577"], "is 0.0.0.0:5577, which other machines reach"),
+        (["--set", "serve.curve_folder=/nowhere"], "make keys with `bluesky-jit keys FOLDER`"),
         (["--settings", "none.toml"], "settings file none.toml does not exist"),
     ],
 )
@@ -288,7 +291,6 @@ def test_documents_that_nobody_heard_are_missed_but_the_next_run_is_not(streams:
         uid = emit_run(publisher, streams)
         wait_for(lambda: (session.value("RunUid"), session.value("ReconStatus")) == (uid, "idle"), timeout_s=SOON_S)
         assert session.value("Message") == ""
-        # One request to end: a second one in the same moment would interrupt the ending.
         session.server.process.send_signal(signal.SIGINT)
         session.server.process.wait(SOON_S)
         assert session.stop() == 0
@@ -296,13 +298,16 @@ def test_documents_that_nobody_heard_are_missed_but_the_next_run_is_not(streams:
         publisher.close()
 
 
-def test_it_ends_quietly_when_asked_to_in_mid_run(streams: dict, ca_repeater: None) -> None:
+def test_it_ends_quietly_when_asked_to_twice_in_mid_run(streams: dict, ca_repeater: None) -> None:
     session = Session(Ports.free("JSY:", ca=free_ports(1)[0]), "--set", "learn.enabled=yes")
     ended: list[int] = []
 
     def end(number: int) -> None:
         if number == ANGLES // 2:
             wait_for(lambda: session.value("Projections") > 10, timeout_s=SOON_S)
+            session.server.process.send_signal(signal.SIGINT)
+            session.server.process.send_signal(signal.SIGTERM)
+            session.server.process.wait(SOON_S)
             ended.append(session.stop())
 
     with session.publisher() as publisher:
@@ -310,3 +315,20 @@ def test_it_ends_quietly_when_asked_to_in_mid_run(streams: dict, ca_repeater: No
     assert ended == [0]
     assert "Traceback" not in session.output
     assert session.output.splitlines()[-1] == "ended"
+
+
+def test_it_ends_quietly_when_asked_to_twice_while_it_starts(ca_repeater: None) -> None:
+    ports = Ports.free("JSZ:", ca=free_ports(1)[0])
+    server = Server("bluesky_jit.cli", "serve", *ports.options)
+
+    def listens() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex((LOOPBACK, ports.publish)) == 0
+
+    wait_for(listens, timeout_s=SOON_S, what="its first sign")
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(SOON_S) == 0
+    server.stop()
+    assert "".join(server.output).splitlines()[-1] == "ended"
+    assert not any("ready" in line or "Traceback" in line for line in server.output)
