@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +45,7 @@ class RunStop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InlineFrames:
-    """Carry frames that came inside events.
+    """Carry frames that came inside events, or by pvAccess straight from the detector (`tapped`).
 
     counts: (n, n_v, n_u); unique_ids: int64 (n,); frame_times_s: float64 (n,), the detector's, in Unix seconds;
     angles_rad: float64 (n,), or None for darks and flats.
@@ -58,6 +58,20 @@ class InlineFrames:
     frame_times_s: np.ndarray
     angles_rad: np.ndarray | None
     angle_source: AngleSource
+    tapped: bool = False
+    awaits_documents: bool = False
+    """A tapped frame that does not say what it is, or at what angle: documents will, and it waits for them."""
+    numbered: bool = True
+    """Whether unique_ids are the detector's; otherwise they count the stream's rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """Name a column of a run's record in Tiled, and its row that an asset's first row is."""
+
+    stream: str
+    key: str
+    first: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +83,37 @@ class Asset:
     first: int
     count: int
     swmr: bool
+    nanoseconds: str = ""
+    """Dataset of what is to be added to whole seconds, in 1e-9 s."""
+    rows: int | None = None
+    """How many rows the dataset must have, when rows and frames could not be paired otherwise."""
+    record: Record | None = None
+    """Where the same rows are in Tiled, for those whose file is not on this machine."""
+
+    def part(self, first: int, count: int) -> Asset:
+        """Return the asset of `count` of its rows from `first` on."""
+        record = None if self.record is None else replace(self.record, first=self.record.first + first)
+        return replace(self, first=self.first + first, count=count, record=record)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AngleTrack:
+    """Tell a monitored stage's angle between its samples.
+
+    times_s: float64 (n,), ascending, in Unix seconds; angles_rad: float64 (n,); delay_s: added to a frame's time stamp.
+    """
+
+    times_s: np.ndarray
+    angles_rad: np.ndarray
+    delay_s: float = 0.0
+
+    def at(self, times_s: np.ndarray) -> np.ndarray:
+        """Return the angles at times (m,); NaN before the first sample and after the last one."""
+        if not len(self.times_s):
+            return np.full(len(times_s), np.nan)
+        # A stage that begins each turn at 0 again has not turned back.
+        continued = np.unwrap(self.angles_rad)
+        return np.interp(times_s + self.delay_s, self.times_s, continued, left=np.nan, right=np.nan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +132,8 @@ class AssetFrames:
     """Angles that came with the documents instead of in the file."""
     angle_source: AngleSource
     document_time_s: float
+    angle_track: AngleTrack | None = None
+    """Angles of a monitored stage, to be looked up at the frames' time stamps."""
 
 
 FrameMessage = InlineFrames | AssetFrames
@@ -237,6 +284,8 @@ class SessionStatus:
     """Publish the scalars: what the session is doing and how well."""
 
     time_s: float
+    on_show: bool = True
+    """False: of a run that is not on show, for its record only."""
     state: Literal["idle", "running", "stale", "failed"] = "idle"
     run_uid: str = ""
     scan_id: int = 0
@@ -268,12 +317,16 @@ class SessionStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOpened:
-    """Tell the sinks that a run is being reconstructed, and how; corrections: those made, with their values."""
+    """Tell the sinks that a run is being reconstructed, and how.
+
+    corrections: those made, with their values; on_show: whether people see this run from now on.
+    """
 
     start: RunStart
     geometry: Geometry
     settings: dict[str, Any]
     corrections: dict[str, Any] = field(default_factory=dict)
+    on_show: bool = True
 
 
 SinkMessage = RunOpened | Update | SessionStatus | RunStop
