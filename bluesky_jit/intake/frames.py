@@ -1,43 +1,46 @@
-"""From messages about frames to frames: the FrameReader seam, with readers for frames in events and in HDF5 files."""
+"""From messages about frames to frames: those of events and of the PVA tap, and those of files that fill its gaps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Protocol
-from urllib.parse import unquote, urlparse
 
-import h5py
 import numpy as np
 
+from bluesky_jit.intake.counts import UnusableCounts, as_counts, counted_frames
+from bluesky_jit.intake.hdf5_rows import HDF5Rows, is_here, path_of
+from bluesky_jit.intake.held_frames import HeldFrames
 from bluesky_jit.intake.ledger import Arrivals, Ledger
-from bluesky_jit.messages import Asset, AssetFrames, FrameKind, FrameMessage, InlineFrames, ProjectionBlock
+from bluesky_jit.intake.rows import FramesNotReady, Rows
+from bluesky_jit.intake.troubles import Troubles
+from bluesky_jit.messages import (
+    Asset,
+    AssetFrames,
+    FrameMessage,
+    InlineFrames,
+    Problem,
+    ProjectionBlock,
+)
+from bluesky_jit.settings_sections import IntakeSettings, TiledSettings
+
+__all__ = [
+    "FrameReader",
+    "FramesNotReady",
+    "RunFrames",
+    "UnusableCounts",
+    "as_counts",
+    "part_of_message",
+    "path_of",
+    "split_message",
+    "unix_times",
+]
 
 EPICS_EPOCH_S = 631_152_000.0
 """1990-01-01 in seconds since the Unix epoch: areaDetector counts its time stamps from there."""
-
-MOST_COUNTS = int(np.iinfo(np.uint16).max)
-"""What the window keeps of raw data."""
-LEAST_RAW = 2.0
-"""Real numbers that all lie below this, and are not whole, are transmissions, noise included: no detector's counts."""
-
-
-class FramesNotReady(Exception):
-    """Say that a file does not hold all the rows yet; `available` of them can be read."""
-
-    def __init__(self, text: str, available: int = 0) -> None:
-        super().__init__(text)
-        self.available = available
-
-
-class UnusableCounts(ValueError):
-    """Say what is wrong with the counts of frames; `reason` is the same for all frames with the same fault."""
-
-    def __init__(self, reason: str, text: str) -> None:
-        super().__init__(text)
-        self.reason = reason
+UNIQUE_ID_DATASET = "/entry/instrument/NDAttributes/NDArrayUniqueId"
+"""Where areaDetector's file plugin puts the frame numbers, unless its layout was changed."""
 
 
 class FrameReader(Protocol):
@@ -46,185 +49,254 @@ class FrameReader(Protocol):
     def frames(self, message: FrameMessage) -> ProjectionBlock: ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frames:
+    """What is known of n frames; counts: only those of the frames that are `fresh`, bool (n,), any type."""
+
+    fresh: np.ndarray
+    counts: np.ndarray
+    unique_ids: np.ndarray | None
+    times_s: np.ndarray | None
+    angles_rad: np.ndarray | None
+
+
 class RunFrames:
     """Read one run's frames, wherever they are, and keep the ledger of which ones came."""
 
     def __init__(
-        self, *, flats: Callable[[], str] = lambda: "this run", clock: Callable[[], float] = time.time
+        self,
+        run_uid: str = "",
+        *,
+        intake: IntakeSettings | None = None,
+        tiled: TiledSettings | None = None,
+        flats: Callable[[], str] = lambda: "this run",
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Begin a run; flats: says which flats are in use."""
+        """Begin a run; flats: says which flats are in use; tiled: where rows are that are not on this machine."""
         self.ledger = Ledger()
+        self.troubles = Troubles(run_uid)
         self.last_arrivals: Arrivals | None = None
+        self.frame_shape: tuple[int, int] | None = None
+        """Of the first frame that could be used; others are refused."""
         self._flats = flats
         self._clock = clock
-        self._inline = InlineReader(self)
-        self._files = HDF5Reader(self)
+        self._held = HeldFrames((intake or IntakeSettings()).queue_frames)
+        self._files: Rows = HDF5Rows()
+        self._tiled = _tiled_rows(run_uid, tiled) if tiled is not None and tiled.uri else None
 
     def frames(self, message: FrameMessage) -> ProjectionBlock:
-        """Return the message's frames; raise FramesNotReady, or ValueError for frames that cannot be used."""
-        reader: FrameReader = self._inline if isinstance(message, InlineFrames) else self._files
-        return reader.frames(message)
+        """Return the message's frames that are new; raise FramesNotReady, or ValueError for what cannot be used."""
+        if isinstance(message, AssetFrames):
+            return self._block(message, self._from_file(message))
+        if message.awaits_documents:
+            self._held.put(message)
+            return self._block(message, _nothing(message.counts.shape[1:]))
+        return self._block(message, self._from_message(message))
+
+    def end(self) -> list[Problem]:
+        """Take note that no more frames will come; return what is to be told of those that did."""
+        self.ledger.finish()
+        if self.ledger.backfilled:
+            self.troubles.once(
+                Problem(
+                    text=f"{self.ledger.backfilled} of {self.ledger.received} frames did not come by PVA and were "
+                    "taken from the run's records",
+                    run_uid=self.troubles.run_uid,
+                )
+            )
+        return self.troubles.close()
 
     def close(self) -> None:
         self._files.close()
+        if self._tiled is not None:
+            self._tiled.close()
 
-    def block(
-        self,
-        message: FrameMessage,
-        counts: np.ndarray,
-        *,
-        unique_ids: np.ndarray | None,
-        frame_times_s: np.ndarray | None,
-        angles_rad: np.ndarray | None,
-    ) -> ProjectionBlock:
-        """Enter frames in the ledger and make the block of those that are new."""
-        n = len(counts)
-        now = self._clock()
-        counts = as_counts(counts, message.kind)
-        arrivals = self.ledger.enter(message.kind, unique_ids, n, frame_times_s)
-        self.last_arrivals = arrivals
-        keep = arrivals.keep
-        ids = arrivals.acquisition if unique_ids is None else np.asarray(unique_ids, dtype=np.int64)
-        return ProjectionBlock(
-            run_uid=message.run_uid,
-            kind=message.kind,
-            counts=counts[keep],
-            acquisition=arrivals.acquisition[keep],
-            unique_ids=ids[keep],
-            frame_times_s=(np.full(n, now) if frame_times_s is None else frame_times_s)[keep],
-            received_times_s=np.full(n, now)[keep],
-            angles_rad=(np.full(n, np.nan) if angles_rad is None else angles_rad)[keep],
-            angle_source=message.angle_source,
-            flats=self._flats(),
-        )
+    # ── what is known of a message's frames ──────────────────────────────────────────────────────────────────────────
 
-
-def as_counts(frames: np.ndarray, kind: FrameKind = "projection") -> np.ndarray:
-    """Return frames (n, n_v, n_u) as uint16, rounded; raise UnusableCounts for what would not survive that."""
-    if frames.dtype == np.uint16:
-        return frames
-    if frames.dtype.kind not in "buif":
-        raise UnusableCounts("type", f"frames are of type {frames.dtype}: let the detector write integer counts")
-    if not frames.size:
-        return frames.astype(np.uint16)
-    is_real = frames.dtype.kind == "f"
-    if is_real:
-        _require("not finite", np.isfinite(frames), frames, "let the detector write raw counts")
-    _require("negative", frames >= 0, frames, "let the detector write raw counts, and not subtract darks")
-    _require("too large", frames <= MOST_COUNTS, frames, f"let the detector scale its counts to at most {MOST_COUNTS}")
-    if is_real and kind != "dark" and frames.max() < LEAST_RAW and (frames != np.rint(frames)).any():
-        raise UnusableCounts(
-            "normalised",
-            f"frames hold fractions of up to {frames.max():.3g}, as if flats had been applied: they were left out; let "
-            "the detector write raw counts",
-        )
-    return (np.rint(frames) if is_real else frames).astype(np.uint16)
-
-
-def _require(reason: str, fits: np.ndarray, frames: np.ndarray, remedy: str) -> None:
-    """Raise UnusableCounts that names the first count that does not fit."""
-    if fits.all():
-        return
-    first = np.argwhere(~fits)[0]
-    raise UnusableCounts(
-        reason,
-        f"a frame holds {frames[tuple(first)]} counts at row {first[-2]}, column {first[-1]} ({reason}): it was left "
-        f"out, and so are all frames like it; {remedy}",
-    )
-
-
-class InlineReader:
-    """Read frames that came inside events."""
-
-    def __init__(self, run: RunFrames) -> None:
-        self._run = run
-
-    def frames(self, message: FrameMessage) -> ProjectionBlock:
-        if not isinstance(message, InlineFrames):
-            raise TypeError(f"frames in events were expected, not {type(message).__name__}")
-        return self._run.block(
-            message,
-            message.counts,
-            unique_ids=message.unique_ids,
-            frame_times_s=message.frame_times_s,
+    def _from_message(self, message: InlineFrames) -> _Frames:
+        n = len(message.counts)
+        unique_ids, times_s = message.unique_ids, message.frame_times_s
+        if not message.tapped and self.ledger.is_tapped(message.kind):
+            if not message.numbered:
+                self._tell_unnumbered(message)
+                return _nothing(message.counts.shape[1:])
+            # Events are stamped by another clock than frames; they come in order, so that their numbers will do.
+            known = self.ledger.known(message.kind, unique_ids, None)
+            times_s = np.where(known, np.nan, times_s)
+            return _Frames(
+                fresh=~known,
+                counts=message.counts[~known],
+                unique_ids=unique_ids,
+                times_s=times_s,
+                angles_rad=message.angles_rad,
+            )
+        return _Frames(
+            fresh=np.ones(n, dtype=bool),
+            counts=message.counts,
+            unique_ids=unique_ids if message.numbered else None,
+            times_s=times_s,
             angles_rad=message.angles_rad,
         )
 
-
-class HDF5Reader:
-    """Read frames from HDF5 files, also while they grow (SWMR); files stay open between messages."""
-
-    def __init__(self, run: RunFrames) -> None:
-        self._run = run
-        self._open: dict[str, h5py.File] = {}
-
-    def frames(self, message: FrameMessage) -> ProjectionBlock:
-        if not isinstance(message, AssetFrames):
-            raise TypeError(f"frames in a file were expected, not {type(message).__name__}")
-        counts = self._rows(message.image)
-        unique_ids = self._rows(message.unique_id) if message.unique_id else None
-        times = self._rows(message.frame_time) if message.frame_time else None
+    def _from_file(self, message: AssetFrames) -> _Frames:
+        """Read who is who, and the pictures of those frames only that have not come by the tap."""
+        kind, n = message.kind, message.image.count
+        rows = self._rows_of(message.image)
+        # Of all that may be missing yet, people know the pictures best.
+        rows.read(message.image, np.zeros(n, dtype=bool))
+        tapped = self.ledger.is_tapped(kind)
+        unique_id = message.unique_id
+        if unique_id is None and (tapped or self._held):
+            unique_id = self._unannounced_ids(rows, message.image)
+        if unique_id is None and tapped:
+            self._tell_unnumbered(message)
+            return _nothing(self.frame_shape or (1, 1))
+        unique_ids = None if unique_id is None else _read(rows, unique_id).reshape(n).astype(np.int64)
+        times = None if message.frame_time is None else _read(rows, message.frame_time).reshape(n)
+        times_s = None if times is None else unix_times(times, message.document_time_s)
         angles = message.angles_rad
-        if message.angle:
-            angles = self._rows(message.angle).astype(np.float64).reshape(len(counts)) * message.angle_scale
-        return self._run.block(
-            message,
-            counts,
-            unique_ids=unique_ids,
-            frame_times_s=None if times is None else unix_times(times.reshape(len(counts)), message.document_time_s),
-            angles_rad=angles,
+        if message.angle is not None:
+            angles = _read(rows, message.angle).astype(np.float64).reshape(n) * message.angle_scale
+        elif message.angle_track is not None and times_s is not None:
+            angles = message.angle_track.at(times_s)
+        fresh = np.ones(n, dtype=bool)
+        held: dict[int, np.ndarray] = {}
+        if unique_ids is not None:
+            fresh = ~self.ledger.known(kind, unique_ids, times_s)
+            held = self._held.find(unique_ids, times_s, fresh)
+        wanted = fresh & ~np.isin(np.arange(n), list(held))
+        counts = _merged(_read(rows, message.image, wanted), wanted, held, fresh)
+        self._held.forget(held.values())
+        return _Frames(fresh=fresh, counts=counts, unique_ids=unique_ids, times_s=times_s, angles_rad=angles)
+
+    def _rows_of(self, image: Asset) -> Rows:
+        """Return what reads an asset: its file where that is, or else Tiled."""
+        if self._tiled is None or image.record is None or (is_here(image.uri) and path_of(image.uri).exists()):
+            return self._files
+        return self._tiled
+
+    def _unannounced_ids(self, rows: Rows, image: Asset) -> Asset | None:
+        """Return the frame numbers that areaDetector puts into each file, told of or not."""
+        ids = replace(image, dataset=UNIQUE_ID_DATASET, record=None)
+        return ids if rows is self._files and rows.has(ids) else None
+
+    def _tell_unnumbered(self, message: FrameMessage) -> None:
+        self.troubles.once(
+            Problem(
+                text="the run's documents give no frame numbers, so that frames which PVA has lost cannot be told from "
+                "others, and are left out: record NDArrayUniqueId, or set intake.pva to 'off'",
+                severity="MAJOR",
+                run_uid=message.run_uid,
+            )
         )
 
-    def close(self) -> None:
-        while self._open:
-            self._open.popitem()[1].close()
+    # ── the block of frames that are new and good ────────────────────────────────────────────────────────────────────
 
-    def _rows(self, asset: Asset) -> np.ndarray:
-        dataset = self._dataset(asset)
-        last = asset.first + asset.count
-        try:
-            if dataset.shape[0] < last:
-                dataset.refresh()
-            available = int(dataset.shape[0]) - asset.first
-            rows = dataset[asset.first : last] if available >= asset.count else None
-        except (OSError, RuntimeError, KeyError) as error:
-            # h5py raises any of them for a file whose writer ended in the middle of a write.
-            self._forget(asset)
-            raise FramesNotReady(f"{path_of(asset.uri)} cannot be read: {error}") from error
-        if rows is None:
-            # A file opened before its writer turned SWMR on shows its new rows only when it is opened again.
-            self._forget(asset)
-            raise FramesNotReady(
-                f"{asset.dataset} of {asset.uri} has {max(available, 0)} of {asset.count} rows from {asset.first} on",
-                available=max(available, 0),
-            )
-        return rows
+    def _block(self, message: FrameMessage, frames: _Frames) -> ProjectionBlock:
+        """Enter frames in the ledger and make the block of those that are new."""
+        n = len(frames.fresh)
+        now = self._clock()
+        angles = np.full(n, np.nan) if frames.angles_rad is None else frames.angles_rad
+        counts, usable = self._usable(message, frames)
+        without_angle = np.zeros(n, dtype=bool)
+        if message.kind == "projection" and not self._awaits(message):
+            without_angle = frames.fresh & usable & ~np.isfinite(angles)
+            usable &= ~without_angle
+        tapped = isinstance(message, InlineFrames) and message.tapped
+        arrivals = self.ledger.enter(message.kind, frames.unique_ids, n, frames.times_s, tapped=tapped, usable=usable)
+        self.last_arrivals = arrivals = replace(arrivals, without_angle=int(np.count_nonzero(without_angle)))
+        self.troubles.add(arrivals, tapped=tapped or self.ledger.is_tapped(message.kind))
+        if without_angle.any():
+            first = int(arrivals.acquisition[without_angle][0])
+            text = f"projection {first} has no angle: give the angle's data key (settings: intake.angle_key)"
+            self.troubles.add_fault(UnusableCounts("no angle", text))
+        keep = arrivals.keep
+        ids = arrivals.acquisition if frames.unique_ids is None else frames.unique_ids
+        times_s = np.full(n, now) if frames.times_s is None else np.where(np.isnan(frames.times_s), now, frames.times_s)
+        return ProjectionBlock(
+            run_uid=message.run_uid,
+            kind=message.kind,
+            counts=counts[keep[frames.fresh]],
+            acquisition=arrivals.acquisition[keep],
+            unique_ids=np.asarray(ids, dtype=np.int64)[keep],
+            frame_times_s=times_s[keep],
+            received_times_s=np.full(n, now)[keep],
+            angles_rad=angles[keep],
+            angle_source=message.angle_source,
+            flats=self._flats(),
+            after=self._after(message, times_s[keep]),
+        )
 
-    def _dataset(self, asset: Asset) -> h5py.Dataset:
-        path = path_of(asset.uri)
-        if asset.uri not in self._open:
-            try:
-                self._open[asset.uri] = h5py.File(path, "r", swmr=asset.swmr, locking=False)
-            except OSError as error:
-                raise FramesNotReady(f"{path} cannot be opened yet: {error}") from error
-        dataset = self._open[asset.uri].get(asset.dataset)
-        if not isinstance(dataset, h5py.Dataset):
-            self._forget(asset)
-            raise FramesNotReady(f"{path} has no dataset {asset.dataset}")
-        return dataset
+    def _usable(self, message: FrameMessage, frames: _Frames) -> tuple[np.ndarray, np.ndarray]:
+        """Return the fresh frames as counts, and which of all n frames can be used."""
+        usable = np.ones(len(frames.fresh), dtype=bool)
+        shape = frames.counts.shape[1:]
+        if not frames.fresh.any():
+            return np.zeros((0, *(self.frame_shape or shape)), dtype=np.uint16), usable
+        expected = self.frame_shape or shape
+        if len(shape) != 2 or shape != expected:
+            self.troubles.add_fault(_wrong_shape(shape, expected))
+            usable[frames.fresh] = False
+            return np.zeros((int(np.count_nonzero(frames.fresh)), *expected), dtype=np.uint16), usable
+        counted = counted_frames(frames.counts, message.kind)
+        for fault in counted.faults:
+            self.troubles.add_fault(fault)
+        usable[frames.fresh] = counted.usable
+        if counted.usable.any():
+            self.frame_shape = (shape[0], shape[1])
+        return counted.counts, usable
 
-    def _forget(self, asset: Asset) -> None:
-        file = self._open.pop(asset.uri, None)
-        if file is not None:
-            file.close()
+    def _awaits(self, message: FrameMessage) -> bool:
+        return isinstance(message, InlineFrames) and message.awaits_documents
+
+    def _after(self, message: FrameMessage, times_s: np.ndarray) -> int | None:
+        """Return how many projections had been taken before darks or flats that the tap missed."""
+        if message.kind == "projection" or not len(times_s) or not self.ledger.tapped:
+            return None
+        return self.ledger.taken_before("projection", float(times_s[0]))
 
 
-def path_of(uri: str) -> Path:
-    """Return the local path of a file URI."""
-    parts = urlparse(uri)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise ValueError(f"frames are at {uri}: only files on this machine (file://localhost/…) can be read")
-    return Path(unquote(parts.path))
+def _tiled_rows(run_uid: str, tiled: TiledSettings) -> Rows:
+    # Tiled's client takes a second to import, and most sessions find their files here.
+    from bluesky_jit.intake.tiled_rows import TiledRows
+
+    return TiledRows(run_uid, tiled)
+
+
+def _nothing(shape: tuple[int, ...]) -> _Frames:
+    return _Frames(
+        fresh=np.zeros(0, dtype=bool),
+        counts=np.zeros((0, *shape), dtype=np.uint16),
+        unique_ids=np.zeros(0, dtype=np.int64),
+        times_s=None,
+        angles_rad=None,
+    )
+
+
+def _read(rows: Rows, asset: Asset, wanted: np.ndarray | None = None) -> np.ndarray:
+    """Return an asset's rows, or those that are wanted; whole seconds with their fractions."""
+    values = rows.read(asset, wanted)
+    if not asset.nanoseconds:
+        return values
+    fraction = rows.read(replace(asset, dataset=asset.nanoseconds, nanoseconds=""), wanted)
+    return values.astype(np.float64) + fraction * 1e-9
+
+
+def _merged(read: np.ndarray, wanted: np.ndarray, held: dict[int, np.ndarray], fresh: np.ndarray) -> np.ndarray:
+    """Return the fresh frames in order: those that were read, and those that were held, by row."""
+    if not held:
+        return read
+    places = dict(zip(np.flatnonzero(wanted).tolist(), read, strict=True)) | held
+    return np.stack([places[row] for row in np.flatnonzero(fresh).tolist()])
+
+
+def _wrong_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> UnusableCounts:
+    text = "×".join(str(n) for n in shape) or "no"
+    return UnusableCounts(
+        "shape",
+        f"frames of {text} pixels came in a run of {'×'.join(str(n) for n in expected)}: they were left out; do not "
+        "change the detector's region in mid-run",
+    )
 
 
 def unix_times(times: np.ndarray, near_s: float) -> np.ndarray:
@@ -259,11 +331,11 @@ def part_of_message(message: FrameMessage, first: int, count: int) -> FrameMessa
         )
 
     def part(asset: Asset | None) -> Asset | None:
-        return None if asset is None else replace(asset, first=asset.first + first, count=count)
+        return None if asset is None else asset.part(first, count)
 
     return replace(
         message,
-        image=replace(message.image, first=message.image.first + first, count=count),
+        image=message.image.part(first, count),
         angle=part(message.angle),
         unique_id=part(message.unique_id),
         frame_time=part(message.frame_time),

@@ -192,6 +192,7 @@ class RunIntake(DocumentRouter):
             frame_times_s=times_s,
             angles_rad=self._event_angles(keys, row, n, event),
             angle_source=keys.angle_source,
+            numbered=keys.unique_id in data,
         )
 
     def _filed_event(self, keys: StreamKeys, row: int, event: Mapping[str, Any], datum_id: str) -> AssetFrames:

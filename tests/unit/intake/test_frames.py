@@ -1,6 +1,7 @@
 """Readers: frames from events and from real HDF5 files, also while they grow."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,12 +12,13 @@ from bluesky_jit.intake.frames import (
     EPICS_EPOCH_S,
     FramesNotReady,
     RunFrames,
+    UnusableCounts,
     as_counts,
     path_of,
     split_message,
     unix_times,
 )
-from bluesky_jit.messages import Asset, AssetFrames, InlineFrames
+from bluesky_jit.messages import AngleTrack, Asset, AssetFrames, InlineFrames
 
 NOW_S = 1_790_000_000.0
 
@@ -179,10 +181,16 @@ def test_a_mean_of_few_dark_counts_is_no_transmission() -> None:
     assert as_counts(np.array([[[0.2, 0.9]]]), "dark").tolist() == [[[0, 1]]]
 
 
-def test_a_refused_frame_is_not_in_the_ledger(run: RunFrames) -> None:
-    with pytest.raises(ValueError, match="nan counts"):
-        run.frames(inline(np.full((1, 4, 6), np.nan)))
-    assert run.ledger.received == 0
+def test_a_damaged_frame_costs_itself_only_and_is_lost_once(run: RunFrames) -> None:
+    counts = np.ones((3, 4, 6))
+    counts[1] = np.nan
+    block = run.frames(inline(counts, first_id=5))
+    assert block.unique_ids.tolist() == [5, 7]
+    ledger = run.ledger
+    assert (ledger.received, ledger.corrupt, ledger.lost, ledger.missing) == (2, 1, 1, 1)
+    told = [problem.text for problem in run.troubles.take()]
+    assert any("nan counts at row 0, column 0 (not finite)" in text for text in told)
+    assert any("frames 6 were damaged" in text for text in told)
 
 
 def test_long_messages_are_cut(tmp_path: Path) -> None:
@@ -191,3 +199,44 @@ def test_long_messages_are_cut(tmp_path: Path) -> None:
     events = list(split_message(inline(np.zeros((5, 4, 6), dtype=np.uint16)), 2))
     assert [len(p.counts) for p in events] == [2, 2, 1]  # type: ignore[union-attr]
     assert np.concatenate([p.angles_rad for p in events]) == pytest.approx(np.linspace(0, 1, 5))
+
+
+def test_the_angle_of_a_monitored_stage_is_looked_up_at_each_frames_time(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    seconds = np.arange(4) + int(NOW_S - EPICS_EPOCH_S)
+    with h5py.File(path, "w", locking=False) as file:
+        file["/entry/data/data"] = np.ones((4, 2, 3), dtype=np.uint16)
+        file["/sec"], file["/nsec"] = seconds, np.full(4, 500_000_000)
+    track = AngleTrack(times_s=NOW_S + np.array([0.0, 1.0, 3.0]), angles_rad=np.array([6.0, 6.2, 0.4]))
+    message = filed(path, 0, 4, swmr=False)
+    times = replace(message.image, dataset="/sec", nanoseconds="/nsec")
+    message = replace(message, angle=None, unique_id=None, frame_time=times, angle_track=track)
+    run = RunFrames()
+    block = run.frames(message)
+    run.close()
+    # The stage's readback begins again at 2 pi; the last frame is younger than the last sample.
+    assert block.angles_rad == pytest.approx(
+        [6.1, 6.2 + 0.25 * (0.2 + 2 * np.pi - 6.0), 6.2 + 0.75 * (0.2 + 2 * np.pi - 6.0)]
+    )
+    assert block.frame_times_s == pytest.approx(NOW_S + np.array([0.5, 1.5, 2.5]))
+    assert run.last_arrivals is not None
+    assert run.last_arrivals.without_angle == 1
+
+
+def test_a_delay_between_the_clocks_is_added_to_the_frames_time() -> None:
+    track = AngleTrack(times_s=np.array([0.0, 10.0]), angles_rad=np.array([0.0, 1.0]), delay_s=2.0)
+    assert track.at(np.array([-2.0, 3.0, 8.0, 8.1])) == pytest.approx([0.0, 0.5, 1.0, np.nan], nan_ok=True)
+
+
+def test_angles_that_are_not_as_many_as_the_frames_are_never_paired(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    with h5py.File(path, "w", locking=False) as file:
+        file["/entry/data/data"] = np.ones((4, 2, 3), dtype=np.uint16)
+        file["/angle"] = np.arange(5.0)
+    message = filed(path, 0, 4, swmr=False)
+    assert message.angle is not None
+    message = replace(message, angle=replace(message.angle, rows=4), unique_id=None, frame_time=None)
+    run = RunFrames()
+    with pytest.raises(UnusableCounts, match="has 5 rows, and there are 4 frames"):
+        run.frames(message)
+    run.close()

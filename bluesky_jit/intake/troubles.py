@@ -1,0 +1,85 @@
+"""Say what is wrong with the frames that come: at once what is news, and all the rest when the run has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bluesky_jit.intake.counts import UnusableCounts
+from bluesky_jit.intake.ledger import Arrivals
+from bluesky_jit.messages import Problem
+
+MOST_NAMED = 5
+"""Frames that a message names; it counts the others."""
+
+SENTENCES = {
+    "missing": "frames {} did not come from the detector",
+    "untapped": "frames {} did not come by PVA: they are taken from the camera's file when it has them",
+    "late": "frames {} came late, after newer ones: they are used in their place",
+    "duplicates": "frames {} came twice: the repeats were left out",
+    "refused": "frames {} were damaged and left out: a good copy of them is used if one comes",
+}
+
+
+class Troubles:
+    """Collect what is wrong with one run's frames.
+
+    The first of each kind is told at once, with the frames that it is about; the rest in one message at the end.
+    """
+
+    def __init__(self, run_uid: str) -> None:
+        self.run_uid = run_uid
+        self._news: list[Problem] = []
+        self._told: set[str] = set()
+        self._later: dict[str, list[int]] = {}
+
+    def take(self) -> list[Problem]:
+        """Return what is to be told now."""
+        news, self._news = self._news, []
+        return news
+
+    def close(self) -> list[Problem]:
+        """Return what is to be told in the end."""
+        self._news += [self._problem(SENTENCES[kind].format(named(ids))) for kind, ids in self._later.items()]
+        self._later = {}
+        return self.take()
+
+    def once(self, problem: Problem) -> None:
+        """Tell a problem unless it was told before."""
+        if problem.text not in self._told:
+            self._told.add(problem.text)
+            self._news.append(problem)
+
+    def add_fault(self, fault: UnusableCounts) -> None:
+        """Tell what makes frames unusable, once for each reason."""
+        if fault.reason not in self._told:
+            self._told.add(fault.reason)
+            self._news.append(Problem(text=str(fault), severity="MAJOR", run_uid=self.run_uid))
+
+    def add(self, arrivals: Arrivals, *, tapped: bool) -> None:
+        """Take what one block has shown."""
+        if arrivals.restarted:
+            self.once(self._problem("the detector's frame counter was set anew: frames are counted on from there"))
+        self._add("untapped" if tapped else "missing", arrivals.missing)
+        self._add("late", arrivals.late)
+        self._add("duplicates", arrivals.duplicates)
+        self._add("refused", arrivals.refused)
+
+    def _add(self, kind: str, ids: Iterable[int]) -> None:
+        ids = list(ids)
+        if not ids:
+            return
+        if kind in self._told:
+            self._later.setdefault(kind, []).extend(ids)
+            return
+        self._told.add(kind)
+        self._news.append(self._problem(SENTENCES[kind].format(named(ids))))
+
+    def _problem(self, text: str) -> Problem:
+        return Problem(text=text, run_uid=self.run_uid)
+
+
+def named(ids: Iterable[int], most: int = MOST_NAMED) -> str:
+    """Return the first few of some ids, and how many more there are."""
+    numbers = list(ids)
+    shown = ", ".join(str(number) for number in numbers[:most])
+    return shown if len(numbers) <= most else f"{shown} and {len(numbers) - most} more"
