@@ -219,6 +219,15 @@ class ServeSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+    kafka_servers: str = ""
+    """Kafka's brokers, such as `host:9092,host2:9092`: documents are taken from there, too. Empty: no Kafka."""
+    kafka_topics: tuple[str, ...] = ()
+    """Topics that RunEngines publish to, with bluesky-kafka's Publisher."""
+    kafka_group: str = ""
+    """Consumer group. A named one goes on where it had stopped; empty: one of its own, which begins with what comes
+    from now on."""
+    kafka_config: str = ""
+    """TOML file of further options for Kafka's client, such as `security.protocol` and `sasl.password`. Empty: none."""
 class BeamlineSettings:
     """PV prefixes of the devices that a console makes."""
 

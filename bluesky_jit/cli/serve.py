@@ -23,6 +23,7 @@ def serve(settings: Settings) -> None:
 def _serve(settings: Settings, ending: Ending) -> None:
     from bluesky_jit.intake.callback import JITCallback
     from bluesky_jit.intake.hub import DocumentHub
+    from bluesky_jit.session.kafka_stage import beside_kafka
     from bluesky_jit.session.wiring import Session
 
     # First, so that a second session on the same addresses ends before it has served anything.
@@ -32,11 +33,11 @@ def _serve(settings: Settings, ending: Ending) -> None:
         with Session(settings) as session:
             if ending.wanted:
                 return
-            callback = JITCallback(session)
-            sys.stdout.write(f"ready: documents at {settings.serve.publish_address}, {_served(session)}\n")
-            sys.stdout.flush()
-            for name, document in hub.documents(ending):
-                callback(name, document)
+            with beside_kafka(settings.serve, JITCallback(session), session.report) as receive:
+                sys.stdout.write(f"ready: documents at {settings.serve.publish_address}, {_served(session)}\n")
+                sys.stdout.flush()
+                for name, document in hub.documents(ending):
+                    receive(name, document)
 
 
 def _served(session: Session) -> str:

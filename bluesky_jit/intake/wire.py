@@ -14,12 +14,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-import msgpack
 import numpy as np
 import zmq
 from event_model import DocumentNames
 
 from bluesky_jit.intake.curve import secure_client
+from bluesky_jit.intake.plain_msgpack import pack, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ LINGER_MS = 1000
 
 def serialise(document: dict[str, Any]) -> bytes:
     """Pack a document, NumPy arrays and numbers included."""
-    return bytes(msgpack.Packer(default=_encode, use_bin_type=True).pack(document))
+    return pack(document, _encode)
 
 
 def deserialise(data: bytes) -> dict[str, Any]:
     """Unpack what `serialise` packed."""
-    return msgpack.unpackb(data, object_hook=_decode, raw=False, strict_map_key=False)
+    return unpack(data, _decode)
 
 
 def _encode(value: Any) -> Any:
