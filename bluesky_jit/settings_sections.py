@@ -216,9 +216,6 @@ class ServeSettings:
     curve_folder: str = ""
     """Folder of the keys that `bluesky-jit keys` makes: documents are encrypted, and only holders of keys are heard.
     Needed for addresses that other machines reach. Empty: none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
     kafka_servers: str = ""
     """Kafka's brokers, such as `host:9092,host2:9092`: documents are taken from there, too. Empty: no Kafka."""
     kafka_topics: tuple[str, ...] = ()
@@ -228,6 +225,9 @@ class ServeSettings:
     from now on."""
     kafka_config: str = ""
     """TOML file of further options for Kafka's client, such as `security.protocol` and `sasl.password`. Empty: none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BeamlineSettings:
     """PV prefixes of the devices that a console makes."""
 
