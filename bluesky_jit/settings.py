@@ -100,14 +100,14 @@ def _consistent(settings: Settings) -> Settings:
     if len(learn.region_mm) != len(names):
         wanted = f"{len(names)} numbers: {', '.join(names)}" if names else "none"
         raise ValueError(f"learn.region_mm is {learn.region_mm} and learn.region {learn.region}: give {wanted}")
-    return settings
-
     serve = settings.serve
     if bool(serve.kafka_servers) != bool(serve.kafka_topics):
         raise ValueError(
             f"serve.kafka_servers is {serve.kafka_servers!r} and serve.kafka_topics {list(serve.kafka_topics)}: give "
             "both, or none for no Kafka"
         )
+    return settings
+
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
