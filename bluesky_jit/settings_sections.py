@@ -54,10 +54,23 @@ class IntakeSettings:
     """Most frames that came inside events and wait to be used; what does not fit is counted and reported."""
     file_patience_s: float = 5.0
     """How long after a run's end its frames may still appear in their file."""
+    watchdog_s: float = 3600.0
+    """A run of which nothing has come for so long is taken to have ended without saying so. Longer than a plan may wait
+    for the beam: frames that come after it are left out."""
+    pva: str = ""
+    """PV of the camera's pvAccess image (NTNDArray): frames are taken from there as they are made, and from files what
+    it lacks. Empty: the one that the run names (`pva` of its `tomo` block). `off`: none."""
+    pva_angle: str = ""
+    """Attribute of that image that holds the angle; empty: found by name (`Angle`, `SAMPLE_ROT`, `StreamTheta`, …)."""
     angle_key: str = ""
     """Data key of the angle; empty: as the run says, or found by name."""
     angle_unit: Literal["deg", "rad"] = "deg"
     """Unit of the angle when its data key gives none."""
+    monitor_delay_s: float = 0.0
+    """Added to a frame's time stamp before the angle of a monitored stage is looked up: how far the stage's clock is
+    ahead of the detector's, less half the exposure where the stamp marks its end."""
+    plans: tuple[str, ...] = ()
+    """Names of plans whose runs are tomographies though neither their start document nor their streams say so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +246,8 @@ class BeamlineSettings:
 
     camera: str = "SIM:DET:"
     """areaDetector's prefix, before `cam1:` and `HDF1:`."""
+    pva: str = "Pva1:Image"
+    """The camera's pvAccess image, after its prefix; plans tell it to the session. Empty: there is none."""
     stage: str = "SIM:ROT"
     """The rotation's motor record."""
     shutter: str = "SIM:SHUTTER"

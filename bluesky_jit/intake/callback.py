@@ -8,7 +8,6 @@ from typing import Any
 
 from event_model import RunRouter
 
-from bluesky_jit.intake.dialects import is_tomography
 from bluesky_jit.intake.run_intake import Receiver, RunIntake
 from bluesky_jit.messages import Problem
 
@@ -59,7 +58,4 @@ class JITCallback:
         return True
 
     def _open(self, name: str, start: Mapping[str, Any]) -> tuple[list[RunIntake], list[Any]]:
-        if not is_tomography(start):
-            logger.debug("run %s is no tomography run: its start document has no `tomo` block", start.get("uid"))
-            return [], []
         return [RunIntake(self._session)], []

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import numpy as np
 from event_model import DocumentRouter
 
-from bluesky_jit.intake.dialects import STREAM_KINDS, StreamKeys, asked_angle_key, even_steps_rad, read_stream
+from bluesky_jit.intake.angles import Angles, RunAngles
+from bluesky_jit.intake.assets import filed_asset, frames_per_point, streamed_asset, time_stamps_of
+from bluesky_jit.intake.dialects import (
+    STREAM_KINDS,
+    StreamKeys,
+    image_key,
+    is_tomography,
+    read_stream,
+    tells_tomography,
+    tomo_of,
+)
+from bluesky_jit.intake.foreign_plans import borrowed
 from bluesky_jit.intake.frames import unix_times
+from bluesky_jit.intake.monitors import FramesInOrder
 from bluesky_jit.intake.streams import StreamColumns
-from bluesky_jit.messages import Asset, AssetFrames, InlineFrames, Problem, RunMessage, RunStart, RunStop
+from bluesky_jit.intake.undecided import HeldDocuments
+from bluesky_jit.messages import (
+    Asset,
+    AssetFrames,
+    FrameMessage,
+    InlineFrames,
+    Problem,
+    Record,
+    RunMessage,
+    RunStart,
+    RunStop,
+)
 from bluesky_jit.settings import Settings
-from bluesky_jit.settings_sections import IntakeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -30,40 +53,97 @@ class Receiver(Protocol):
 
 
 class RunIntake(DocumentRouter):
-    """Turn the documents of one run into messages."""
+    """Turn the documents of one run into messages.
 
-    def __init__(self, session: Receiver) -> None:
+    A run without a `tomo` block is opened when its first frames are announced; one whose plan is not known either, when
+    a stream shows that it is a tomography. Of other runs nothing is heard.
+    """
+
+    def __init__(self, session: Receiver, *, clock: Callable[[], float] = time.time) -> None:
+        """Begin without documents; clock: tells when documents came that do not say when their frames were taken."""
         super().__init__()
         self._submit = session.submit
-        self._settings: IntakeSettings = session.settings.intake
-        self._angles_per_turn_setting = session.settings.tomo.angles_per_turn
+        self._settings = session.settings
+        self._clock = clock
         self._start: dict[str, Any] = {}
+        self._tomo: dict[str, Any] | None = None
+        self._opened = False
+        self._undecided = HeldDocuments()
+        self._angles = RunAngles({}, {}, self._settings, self._tell)
+        self._order = FramesInOrder(self._submit, self._settings.intake.queue_frames)
         self._streams: dict[str, StreamKeys] = {}
         self._columns: dict[str, StreamColumns] = {}
         self._resources: dict[str, dict[str, Any]] = {}
         self._datums: dict[str, dict[str, Any]] = {}
         self._rows: dict[str, int] = {}
         self._names: set[str] = set()
+        self._pictures_elsewhere = False
         self._brought_frames = False
+        self._told: set[str] = set()
+
+    def __call__(self, name: str, doc: Any, validate: bool = False) -> Any:
+        if name != "start" and self._tomo is None:
+            return name, self._while_undecided(name, doc)
+        return super().__call__(name, doc, validate)
 
     # ── the run ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def start(self, doc: Any) -> None:
         self._start = doc
+        self._decide(tomo_of(doc, self._settings))
+        if is_tomography(doc):
+            self._open()
+
+    def _decide(self, tomo: dict[str, Any] | None) -> None:
+        self._tomo = tomo
+        if tomo is not None:
+            self._angles = RunAngles(tomo, self._start, self._settings, self._tell)
+
+    def _while_undecided(self, name: str, doc: Any) -> Any:
+        """Hold a document, until a stream shows that the run is a tomography."""
+        if name == "stop":
+            self._undecided.take()
+            logger.debug("run %s is no tomography: neither its plan nor a stream says so", self._start.get("uid"))
+            return doc
+        self._undecided.put(name, doc)
+        if name == "descriptor" and tells_tomography(doc):
+            self._decide(borrowed(self._start))
+            for held in self._undecided.take():
+                self(*held)
+            if self._undecided.dropped:
+                self._tell(
+                    f"{self._undecided.dropped} events came before the run showed that it is a tomography, and could "
+                    f"not be kept: name its plan, {self._start.get('plan_name')!r}, in intake.plans",
+                    severity="MAJOR",
+                )
+        return doc
+
+    def _open(self) -> None:
+        """Tell the session of the run."""
+        if self._opened or self._tomo is None:
+            return
+        self._opened = True
+        doc, tomo = self._start, dict(self._tomo)
+        assumed = tomo.pop("assumed", "")
         self._submit(
             RunStart(
                 run_uid=doc["uid"],
                 scan_id=int(doc.get("scan_id", 0)),
                 plan_name=str(doc.get("plan_name", "")),
                 time_s=float(doc["time"]),
-                tomo=dict(doc["tomo"]),
+                tomo=tomo,
                 expected_projections=int(doc["num_points"]) if doc.get("num_points") else None,
             )
         )
+        if assumed:
+            self._tell(assumed)
 
     def stop(self, doc: Any) -> None:
-        if doc["exit_status"] == "success":
+        self._order.release(everything=True)
+        if doc["exit_status"] == "success" and (self._opened or self._pictures_elsewhere):
             self._report_what_is_missing()
+        if not self._opened:
+            return
         self._submit(
             RunStop(
                 run_uid=doc["run_start"],
@@ -77,29 +157,24 @@ class RunIntake(DocumentRouter):
         """Say why a run that went well brought no frames, or not all columns of them."""
         waiting = sorted({key for columns in self._columns.values() for key in columns.waiting()})
         if waiting:
-            self._problem(f"rows of {', '.join(waiting)} came without the stream's other columns: frames are lost")
+            self._tell(f"rows of {', '.join(waiting)} came without the stream's other columns: frames are lost")
         if not self._brought_frames:
             streams = ", ".join(sorted(self._names)) or "none"
-            self._problem(
+            self._tell(
                 f"the run brought no frames: its streams are {streams}; frames are looked for as pictures in streams "
                 f"named {', '.join(STREAM_KINDS)}"
             )
 
     def descriptor(self, doc: Any) -> None:
-        if doc["uid"] in self._streams:
+        if doc["uid"] in self._streams or self._tomo is None:
             return
         self._names.add(str(doc.get("name")))
-        keys = read_stream(doc, self._start["tomo"], self._start, self._settings)
+        keys = read_stream(doc, self._tomo, self._start, self._settings.intake)
         if keys is None:
-            logger.debug("stream %r carries no frames", doc.get("name"))
+            self._pictures_elsewhere |= bool(image_key(doc["data_keys"]))
+            self._angles.watch(doc)
             return
-        asked = asked_angle_key(self._start["tomo"], self._settings)
-        if keys.kind == "projection" and asked and not keys.angle:
-            self._problem(
-                f"angle key {asked!r} is not in stream {doc.get('name')!r}, "
-                f"which has {', '.join(sorted(doc['data_keys']))}: "
-                "correct tomo.angle_key or intake.angle_key; even steps are used instead, if the scan made any"
-            )
+        self._open()
         self._streams[doc["uid"]] = keys
         wanted = (keys.image, keys.angle if keys.angle_external else "", keys.unique_id, keys.frame_time)
         self._columns[doc["uid"]] = StreamColumns(
@@ -122,34 +197,51 @@ class RunIntake(DocumentRouter):
         numbers = doc.get("seq_nums") or {"start": 0, "stop": 0}
         numbered = numbers["stop"] - numbers["start"] == stop - first
         row = int(numbers["start"]) - 1 if numbered else None
-        ready = columns.add(resource["data_key"], self._asset(resource, first, stop - first), row)
+        ready = columns.add(resource["data_key"], streamed_asset(resource, first, stop - first), row)
         for row, assets in ready:
-            self._submit_frames(self._asset_frames(keys, row, assets))
+            self._streamed_frames(keys, row, assets)
 
-    def _asset(self, resource: Mapping[str, Any], first: int, count: int) -> Asset:
-        parameters = resource.get("parameters", {})
-        return Asset(
-            uri=str(resource["uri"]),
-            dataset=str(parameters.get("dataset", parameters.get("path", "/entry/data/data"))),
-            first=first,
-            count=count,
-            swmr=bool(parameters.get("swmr", False)),
-        )
+    def _streamed_frames(self, keys: StreamKeys, row: int, assets: Mapping[str, Asset]) -> None:
+        per_row = keys.frames_per_row
 
-    def _asset_frames(self, keys: StreamKeys, row: int, assets: Mapping[str, Asset]) -> AssetFrames:
-        image = assets[keys.image]
-        angle = assets.get(keys.angle)
-        return AssetFrames(
-            run_uid=self._start["uid"],
-            kind=keys.kind,
-            image=image,
-            angle=angle,
-            unique_id=assets.get(keys.unique_id),
-            frame_time=assets.get(keys.frame_time),
-            angle_scale=keys.angle_scale,
-            angles_rad=None if angle or keys.kind != "projection" else self._even_steps(row, image.count),
-            angle_source=keys.angle_source if angle else "plan arguments",
-            document_time_s=float(self._start["time"]),
+        def column(key: str) -> Asset | None:
+            asset = assets.get(key)
+            if asset is None:
+                return None
+            record = Record(stream=keys.stream, key=key, first=row * per_row)
+            return replace(asset, first=asset.first * per_row, count=asset.count * per_row, record=record)
+
+        image = column(keys.image)
+        if image is None:
+            return
+        angle, frame_time = column(keys.angle), column(keys.frame_time)
+        if angle is not None and keys.angles_per_row != per_row:
+            self._tell(
+                f"stream {keys.stream!r} has {per_row} frames and {keys.angles_per_row} angles ({keys.angle!r}) an "
+                "event: nobody can tell which belong together, so its projections are left out",
+                severity="MAJOR",
+            )
+            angles = self._angles.unknown(image.count)
+        else:
+            angles = self._angles.of_frames(
+                keys, row * per_row, image.count, recorded=angle is not None, times_known=frame_time is not None
+            )
+        self._submit_frames(
+            AssetFrames(
+                run_uid=self._start["uid"],
+                kind=keys.kind,
+                image=image,
+                angle=angle if angles.source == keys.angle_source else None,
+                unique_id=column(keys.unique_id),
+                frame_time=frame_time,
+                angle_scale=keys.angle_scale,
+                angles_rad=angles.rad,
+                angle_source=angles.source,
+                document_time_s=float(self._start["time"]),
+            ),
+            angles,
+            # Its rows were written before this document came.
+            until_s=self._clock() if angles.monitor else 0.0,
         )
 
     # ── frames in events, or in files by resource and datum ──────────────────────────────────────────────────────────
@@ -162,83 +254,93 @@ class RunIntake(DocumentRouter):
 
     def event(self, doc: Any) -> Any:
         keys = self._streams.get(doc["descriptor"])
-        if keys is None or keys.image not in doc["data"]:
-            return
-        row = self._rows.get(doc["descriptor"], 0)
-        value = doc["data"][keys.image]
-        message = (
-            self._filed_event(keys, row, doc, value)
-            if isinstance(value, str)
-            else self._inline_event(keys, row, doc, value)
-        )
-        self._rows[doc["descriptor"]] = row + (
-            message.image.count if isinstance(message, AssetFrames) else len(message.counts)
-        )
-        self._submit_frames(message)
+        if keys is None:
+            if self._angles.sample(doc):
+                self._order.release()
+        elif keys.image in doc["data"]:
+            value = doc["data"][keys.image]
+            frames = self._filed_event if isinstance(value, str) else self._inline_event
+            frames(keys, doc, value)
 
-    def _inline_event(self, keys: StreamKeys, row: int, event: Mapping[str, Any], value: Any) -> InlineFrames:
+    def _row(self, keys: StreamKeys, event: Mapping[str, Any], n: int) -> int:
+        """Return the number in the stream of an event's first frame."""
+        counted = self._rows.get(keys.stream, 0)
+        row = (int(event["seq_num"]) - 1) * n if "seq_num" in event else counted
+        self._rows[keys.stream] = row + n
+        return row
+
+    def _inline_event(self, keys: StreamKeys, event: Mapping[str, Any], value: Any) -> None:
         counts = np.asarray(value)
         counts = counts.reshape(-1, *counts.shape[-2:])
         n = len(counts)
-        data = event["data"]
+        row, data = self._row(keys, event, n), event["data"]
         times_s = _one_each(event["timestamps"].get(keys.image, event["time"]), n, step=0)
-        if keys.frame_time in data:
+        timed = n == 1
+        if keys.frame_time in data and not isinstance(data[keys.frame_time], str):
+            timed = np.size(data[keys.frame_time]) == n
             times_s = unix_times(_one_each(data[keys.frame_time], n, step=0), float(event["time"]))
-        return InlineFrames(
-            run_uid=self._start["uid"],
-            kind=keys.kind,
-            counts=counts,
-            unique_ids=_one_each(data.get(keys.unique_id, row), n, step=1).astype(np.int64),
-            frame_times_s=times_s,
-            angles_rad=self._event_angles(keys, row, n, event),
-            angle_source=keys.angle_source,
-            numbered=keys.unique_id in data,
+        angles = self._angles.of_event(keys, row, n, event, times_known=timed)
+        self._submit_frames(
+            InlineFrames(
+                run_uid=self._start["uid"],
+                kind=keys.kind,
+                counts=counts,
+                unique_ids=_one_each(data.get(keys.unique_id, row), n, step=1).astype(np.int64),
+                frame_times_s=times_s,
+                angles_rad=angles.rad,
+                angle_source=angles.source,
+                numbered=keys.unique_id in data,
+            ),
+            angles,
+            until_s=float(times_s.max()),
         )
 
-    def _filed_event(self, keys: StreamKeys, row: int, event: Mapping[str, Any], datum_id: str) -> AssetFrames:
+    def _filed_event(self, keys: StreamKeys, event: Mapping[str, Any], datum_id: str) -> None:
+        data = event["data"]
+        n = frames_per_point(self._resources[self._datums[datum_id]["resource"]], keys.frames_per_row)
+        row = self._row(keys, event, n)
+        image = self._asset_of(datum_id, n)
+        times = data.get(keys.frame_time)
+        angle_id = data.get(keys.angle)
+        filed_angle = self._asset_of(angle_id, n) if isinstance(angle_id, str) else None
+        angles = self._angles.of_event(keys, row, n, event, times_known=True, filed=filed_angle is not None)
+        self._submit_frames(
+            AssetFrames(
+                run_uid=self._start["uid"],
+                kind=keys.kind,
+                image=image,
+                angle=filed_angle,
+                unique_id=None,
+                # Nobody but the monitor needs time stamps that no document tells of.
+                frame_time=self._asset_of(times, n)
+                if isinstance(times, str)
+                else (time_stamps_of(image) if angles.monitor else None),
+                angle_scale=keys.angle_scale,
+                angles_rad=angles.rad,
+                angle_source=angles.source,
+                document_time_s=float(event["time"]),
+            ),
+            angles,
+            until_s=float(event["time"]),
+        )
+
+    def _asset_of(self, datum_id: str, n: int) -> Asset:
         datum = self._datums[datum_id]
-        resource = self._resources[datum["resource"]]
-        kwargs = resource.get("resource_kwargs", {})
-        count = int(kwargs.get("frame_per_point") or 1)
-        path = "/".join([str(resource.get("root", "")).rstrip("/"), str(resource["resource_path"]).lstrip("/")])
-        image = Asset(
-            uri="file://localhost/" + quote(path.lstrip("/")),
-            dataset="/entry/data/data",
-            first=int(datum["datum_kwargs"].get("point_number", 0)) * count,
-            count=count,
-            swmr=bool(kwargs.get("swmr", False)),
-        )
-        return AssetFrames(
-            run_uid=self._start["uid"],
-            kind=keys.kind,
-            image=image,
-            angle=None,
-            unique_id=None,
-            frame_time=None,
-            angle_scale=1.0,
-            angles_rad=self._event_angles(keys, row, count, event),
-            angle_source=keys.angle_source,
-            document_time_s=float(event["time"]),
-        )
+        return filed_asset(self._resources[datum["resource"]], datum, n)
 
-    def _event_angles(self, keys: StreamKeys, row: int, count: int, event: Mapping[str, Any]) -> np.ndarray | None:
-        if keys.kind != "projection":
-            return None
-        if keys.angle in event["data"]:
-            angles = np.atleast_1d(np.asarray(event["data"][keys.angle], dtype=np.float64)) * keys.angle_scale
-            return np.broadcast_to(angles, (count,)).copy()
-        return self._even_steps(row, count)
-
-    def _even_steps(self, row: int, count: int) -> np.ndarray:
-        return even_steps_rad(self._start["tomo"], self._angles_per_turn_setting, row, count)
-
-    def _submit_frames(self, message: InlineFrames | AssetFrames) -> None:
+    def _submit_frames(self, message: FrameMessage, angles: Angles, *, until_s: float) -> None:
         self._brought_frames = True
-        self._submit(message)
+        self._order.put(message, until_s=until_s, monitor=angles.monitor)
 
-    def _problem(self, text: str) -> None:
+    def _tell(self, text: str, *, severity: str = "MINOR") -> None:
+        """Tell people of a problem, once a run."""
+        if text in self._told:
+            return
+        self._told.add(text)
         logger.warning(text)
-        self._submit(Problem(text=text, run_uid=self._start.get("uid", "")))
+        self._submit(
+            Problem(text=text, severity="MAJOR" if severity == "MAJOR" else "MINOR", run_uid=self._start.get("uid", ""))
+        )
 
 
 def _one_each(value: Any, n: int, *, step: int) -> np.ndarray:

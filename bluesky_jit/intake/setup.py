@@ -16,6 +16,8 @@ from bluesky_jit.tomo.geometry import KINDS, Geometry
 
 WHAT_IT_IS = ("kind", "n_u", "n_v", "calibration", "extended_field")
 """Fields of a geometry that are no lengths or angles."""
+ANY_NUMBER = 360
+"""Projections in a turn of a run that brings none."""
 
 
 def geometry_of(tomo: Mapping[str, Any], settings: GeometrySettings, frame_shape: tuple[int, int]) -> Geometry:
@@ -64,6 +66,8 @@ def _calibration_of(tomo: Mapping[str, Any], settings: GeometrySettings) -> Cali
 def angles_per_turn_of(tomo: Mapping[str, Any], setting: int | None) -> int:
     """Return how many projections make a turn."""
     n = tomo.get("n_angles_per_rotation") or setting
+    if not n and tomo.get("darks_and_flats_only"):
+        return ANY_NUMBER
     if not n or not _number("n_angles_per_rotation", n) >= 2:
         raise ValueError(
             f"the run gives {n!r} angles a turn: give tomo.n_angles_per_rotation (2 or more) in its metadata "
