@@ -31,7 +31,7 @@ ENVIRONMENT_PREFIX = "BLUESKY_JIT_"
 
 POSITIVE = {
     "geometry": ("pixel_mm", "source_axis_mm", "source_detector_mm"),
-    "intake": ("queue_frames",),
+    "intake": ("queue_frames", "watchdog_s"),
     "tomo": ("turns", "memory_gb", "angles_per_turn", "saturation_counts", "workers"),
     "slices": ("voxel_mm", "size", "updates_per_s", "preview_size"),
     "learn": ("batch", "patch", "frame_spacing", "checkpoint_every_s", "inference_memory_gb"),
@@ -78,14 +78,16 @@ def load_settings(
     file: str | os.PathLike[str] | None = None,
     *,
     environment: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Mapping[str, Any]] | None = None,
     **changes: Mapping[str, Any],
 ) -> Settings:
     """Return the defaults, overridden by a TOML file, the environment and keywords, in that order.
 
-    The file is `file`, or the one that BLUESKY_JIT_SETTINGS names.
+    The file is `file`, or the one that BLUESKY_JIT_SETTINGS names. defaults: take the place of the usual ones, as
+    what a stored scan says of itself does.
     """
     environment = os.environ if environment is None else environment
-    settings = Settings()
+    settings = _merge(Settings(), defaults or {}, "defaults")
     path = file or environment.get(ENVIRONMENT_PREFIX + "SETTINGS")
     if path:
         settings = _merge(settings, _read_toml(Path(path)), str(path))

@@ -27,6 +27,7 @@ from bluesky_jit.publish.ca_channels import (
     scalar_channel,
 )
 from bluesky_jit.publish.image_alarms import ImageAlarms
+from bluesky_jit.publish.on_show import OnShow
 from bluesky_jit.settings import Settings
 from bluesky_jit.settings_sections import EpicsSettings
 
@@ -59,6 +60,7 @@ class CAServer:
         }
         self._posted: dict[str, table.Reading | None] = {}
         self._alarms = ImageAlarms()
+        self._on_show = OnShow()
         self._opened: RunOpened | None = None
         self._status = SessionStatus(time_s=time.time())
         self._heard_s = time.monotonic()
@@ -84,6 +86,9 @@ class CAServer:
 
     def publish(self, message: SinkMessage) -> None:
         """Take a message from any thread; the latest of each kind is posted."""
+        with self._lock:
+            if not self._on_show.takes(message):
+                return
         key = table.image_name(message) if isinstance(message, Update) else type(message).__name__
         with self._lock:
             first = not self._waiting
@@ -155,12 +160,12 @@ class CAServer:
                 await self._images[name].alarm(alarm.severity)
         match message:
             case RunOpened():
-                self._opened = message
                 # What was refused is told until the next run, as the session's own messages are.
                 self._posted.pop("Message", None)
                 await self._post_limits()
             case SessionStatus():
                 self._heard_s, self._silent, self._status = time.monotonic(), False, message
+                await self._post_limits()
                 await self._post_status(message)
             case Update():
                 name = table.image_name(message)
@@ -169,6 +174,11 @@ class CAServer:
                     await self._show(*moved, message.made_time_s)
 
     async def _post_limits(self) -> None:
+        """Post what the run on show lets controls be, if it is another one than before."""
+        opened = self._on_show.opened
+        if opened is self._opened:
+            return
+        self._opened = opened
         for line in table.rows("control"):
             span = table.limits(line, self._opened)
             if span is not None:

@@ -20,6 +20,7 @@ from p4p.server.thread import Handler, SharedPV
 from bluesky_jit.messages import Control, RunOpened, SessionStatus, Severity, SinkMessage, Update
 from bluesky_jit.publish import table
 from bluesky_jit.publish.image_alarms import NO_IMAGE, ImageAlarm, ImageAlarms
+from bluesky_jit.publish.on_show import OnShow
 from bluesky_jit.settings import Settings
 from bluesky_jit.settings_sections import EpicsSettings
 
@@ -38,6 +39,7 @@ class PVAServer:
         self._lock = threading.Lock()
         self._posted: dict[str, table.Reading | None] = {}
         self._alarms = ImageAlarms()
+        self._on_show = OnShow()
         self._opened: RunOpened | None = None
         self._status = SessionStatus(time_s=time.time())
         self._heard_s = time.monotonic()
@@ -67,6 +69,8 @@ class PVAServer:
     def publish(self, message: SinkMessage) -> None:
         """Post a message at once."""
         with self._lock:
+            if not self._on_show.takes(message):
+                return
             try:
                 self._post(message)
             except Exception:
@@ -94,12 +98,12 @@ class PVAServer:
                 self._images[name].post(alarm)
         match message:
             case RunOpened():
-                self._opened = message
                 # What was refused is told until the next run, as the session's own messages are.
                 self._posted.pop("Message", None)
                 self._post_limits()
             case SessionStatus():
                 self._heard_s, self._silent, self._status = time.monotonic(), False, message
+                self._post_limits()
                 self._post_status(message)
             case Update():
                 name = table.image_name(message)
@@ -108,6 +112,11 @@ class PVAServer:
                     self._show(*moved, message.made_time_s)
 
     def _post_limits(self) -> None:
+        """Post what the run on show lets controls be, if it is another one than before."""
+        opened = self._on_show.opened
+        if opened is self._opened:
+            return
+        self._opened = opened
         for line in table.rows("control"):
             span = table.limits(line, self._opened)
             if span is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bluesky_jit.messages import Problem
@@ -23,8 +24,18 @@ SETTLED_PX = 0.05
 """The axis is not moved by less: every move makes all slices anew."""
 
 
+@dataclass(slots=True)
+class _Look:
+    """Hold what is known of one run: its estimates, and how many projections it had at the last one."""
+
+    tracker: AxisTracker = field(default_factory=AxisTracker)
+    at: int = 0
+    next_s: float = 0.0
+    moved: bool = False
+
+
 class AxisWatch:
-    """Estimate the axis of a run, tell people, and move it where the settings say so.
+    """Estimate the axis of each open run, tell people, and move it where the settings say so.
 
     "given": never; "estimate": once, as soon as an estimate can be trusted; "track": after every turn. Somebody who
     moves the axis by hand has the last word in that run.
@@ -32,53 +43,54 @@ class AxisWatch:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._run: LiveRun | None = None
-        self._tracker = AxisTracker()
-        self._looked_at = 0
-        self._next_s = 0.0
-        self._moved = False
+        self._looks: dict[str, _Look] = {}
 
     def loop(self) -> None:
         seen = -1
         while not self._session.stopping.is_set():
             seen = self._session.wait_for_frames(seen, IDLE_S)
-            run = self._session.run
-            if run is not None and not run.axis_settled:
-                self.look(run)
+            runs = self._session.runs
+            self._looks = {uid: look for uid, look in self._looks.items() if uid in runs}
+            for run in runs.values():
+                if not run.axis_settled:
+                    self.look(run)
 
     def look(self, run: LiveRun) -> None:
         """Estimate the axis if it is due; after a run's last projection it is settled."""
-        if run is not self._run:
-            self._run, self._tracker, self._looked_at, self._next_s, self._moved = run, AxisTracker(), 0, 0.0, False
+        look = self._looks.setdefault(run.uid, _Look())
         last, reconstruction = run.drained, run.reconstruction
         try:
-            if reconstruction is not None and reconstruction.ready and self._is_due(run, reconstruction, last=last):
-                self._looked_at = run.frames.ledger.count("projection")
-                run.axis = self._tracker.update(reconstruction.estimate_axis())
-                self._next_s = time.monotonic() + SHORTEST_S
-                self._act(run, reconstruction, run.axis)
+            if (
+                reconstruction is not None
+                and reconstruction.ready
+                and self._is_due(run, look, reconstruction, last=last)
+            ):
+                look.at = run.frames.ledger.count("projection")
+                run.axis = look.tracker.update(reconstruction.estimate_axis())
+                look.next_s = time.monotonic() + SHORTEST_S
+                self._act(run, look, reconstruction, run.axis)
         finally:
             if last:
                 self._session.settle_axis(run)
 
-    def _is_due(self, run: LiveRun, reconstruction: Reconstructor, *, last: bool) -> bool:
-        new = run.frames.ledger.count("projection") - self._looked_at
+    def _is_due(self, run: LiveRun, look: _Look, reconstruction: Reconstructor, *, last: bool) -> bool:
+        new = run.frames.ledger.count("projection") - look.at
         if last:
             # An estimate made while the last views of half a turn still lacked may be in doubt.
             known = run.axis is not None and run.axis.trusted
             return new > 0 and (not known or new >= run.angles_per_turn / 2)
-        if not reconstruction.complete or time.monotonic() < self._next_s:
+        if not reconstruction.complete or time.monotonic() < look.next_s:
             return False
-        return self._looked_at == 0 or new >= run.angles_per_turn
+        return look.at == 0 or new >= run.angles_per_turn
 
-    def _act(self, run: LiveRun, reconstruction: Reconstructor, estimate: AxisEstimate) -> None:
+    def _act(self, run: LiveRun, look: _Look, reconstruction: Reconstructor, estimate: AxisEstimate) -> None:
         if not estimate.trusted:
             return
         geometry = reconstruction.geometry
         off_px = abs(estimate.offset_mm - geometry.axis_offset_mm) / geometry.voxel_mm
         mode = self._session.settings.tomo.axis
-        if not run.axis_by_hand and (mode == "track" or (mode == "estimate" and not self._moved)):
-            self._moved = True
+        if not run.axis_by_hand and (mode == "track" or (mode == "estimate" and not look.moved)):
+            look.moved = True
             if off_px > SETTLED_PX:
                 try:
                     reconstruction.set_axis_offset(estimate.offset_mm)

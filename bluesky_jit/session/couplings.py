@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 class Inbox:
-    """Queue a run's messages in order, without ever blocking the caller.
+    """Queue the runs' messages in order, without ever blocking the caller.
 
-    References to files are small and always fit. Frames that came inside events are bounded in number: those that do
-    not fit are counted, and `put` says so.
+    References to files are small and always fit. Frames that came inside events are bounded in number, from `put` until
+    they are used (`release`): those that do not fit are counted, and `put` says so.
     """
 
     def __init__(self, most_frames: int) -> None:
@@ -29,17 +29,30 @@ class Inbox:
     def empty(self) -> bool:
         return not self._messages
 
+    @property
+    def frames(self) -> int:
+        """Return how many frames from events wait, here or with whoever took them, to be used."""
+        return self._frames
+
     def put(self, message: RunMessage) -> bool:
         """Queue a message; return False for frames that do not fit."""
         with self._changed:
             if isinstance(message, InlineFrames):
                 if self._frames + len(message.counts) > self._most_frames:
-                    self._refused[message.run_uid] = self.refused(message.run_uid) + len(message.counts)
+                    if not message.tapped:
+                        # What the tap brings is in the run's records, too, and comes from there.
+                        self._refused[message.run_uid] = self.refused(message.run_uid) + len(message.counts)
                     return False
                 self._frames += len(message.counts)
             self._messages.append(message)
             self._changed.notify_all()
             return True
+
+    def release(self, message: RunMessage) -> None:
+        """Make room for others: the frames of a message that was taken are used, or given up."""
+        if isinstance(message, InlineFrames):
+            with self._changed:
+                self._frames -= len(message.counts)
 
     def refused(self, run_uid: str) -> int:
         """Return how many of a run's frames did not fit."""
@@ -50,12 +63,7 @@ class Inbox:
         with self._changed:
             if not self._messages:
                 self._changed.wait(timeout_s)
-            if not self._messages:
-                return None
-            message = self._messages.popleft()
-            if isinstance(message, InlineFrames):
-                self._frames -= len(message.counts)
-            return message
+            return self._messages.popleft() if self._messages else None
 
 
 class Latest(Generic[T]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -63,13 +64,16 @@ class LiveRun:
         """
         self.start = start
         self.settings = settings
-        self.frames = RunFrames(flats=lambda: self.flats)
+        self.frames = RunFrames(start.run_uid, intake=settings.intake, tiled=settings.tiled, flats=lambda: self.flats)
         self.unusable_frames = 0
+        self.fed_s = time.monotonic()
+        """When it began, or last brought frames: written by intake."""
         self.stop: RunStop | None = None
         self.drained = False
-        """No more frames will come: written by intake."""
+        """No more frames will come: written by intake, as is the next one."""
+        self.drained_s = 0.0
         self.closed = False
-        """The last slices are on their way to the sinks: written by slices."""
+        """The last slices are on their way to the sinks: written by slices, or without that stage by intake."""
         self._dark_flat = dark_flat
         self._pool = pool
         self.geometry: Geometry | None = None
@@ -79,9 +83,13 @@ class LiveRun:
         self.sequences = Sequences()
         """What is kept of the projections for learning."""
         self.slices_s = 0.0
-        """How long the slices on show took to reconstruct: written by slices, as is the next one."""
+        """How long the slices on show took to reconstruct: written by slices, as are the next three."""
         self.interval_s = 0.0
         """Mean time between projections, by the detector's clock."""
+        self.shown_first: tuple[int, float] | None = None
+        """How many projections had come, and the newest one's time, when the first slices were made."""
+        self.recorded_turns = 0
+        """Turns that slices were made of while the run was not on show."""
         self.learning_problem = ""
         """Why nothing is learned in this run."""
         self.angle_source = ""
@@ -101,6 +109,21 @@ class LiveRun:
     @property
     def uid(self) -> str:
         return self.start.run_uid
+
+    @property
+    def turns(self) -> int:
+        """Count the whole turns of projections that have come."""
+        newest = self.reconstruction.newest if self.reconstruction else None
+        return 0 if newest is None else (newest + 1) // self.angles_per_turn
+
+    @property
+    def has_frames(self) -> bool:
+        """Tell whether it has brought any frames."""
+        return self.frames.ledger.received > 0
+
+    def stalled_for(self, seconds: float) -> bool:
+        """Tell whether it has brought no frames for so long."""
+        return time.monotonic() - self.fed_s > seconds
 
     @property
     def flats(self) -> str:

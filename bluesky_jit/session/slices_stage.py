@@ -46,8 +46,6 @@ class Slices:
         self._segmentation: Weights | None = None
         self._preview_due = 0.0
         self._weights: Weights | None = None
-        self._first: tuple[LiveRun, int, float] | None = None
-        """A run with the projections that had come, and the newest one's time, when its first slices were made."""
         self._told_of = ""
         """The run that it was told of that its slices cannot be denoised."""
         self._shown: tuple[object, ...] = ()
@@ -57,26 +55,32 @@ class Slices:
         seen, next_at = -1, 0.0
         while not self._session.stopping.is_set():
             version = self._session.wait_for_frames(seen, IDLE_S)
+            for run in self._session.runs.values():
+                self._look_after(run)
             run = self._session.run
-            if run is None:
+            if run is None or (version == seen and not self._weights_are_new(run)):
                 seen = version
                 continue
-            last = run.drained and not run.closed
-            if version == seen and not last and not self._weights_are_new(run):
+            if time.monotonic() < next_at:
+                # What has ended is not to wait.
+                self._session.stopping.wait(min(IDLE_S, max(0.0, next_at - time.monotonic())))
                 continue
-            if not last and time.monotonic() < next_at:
-                self._session.stopping.wait(max(0.0, next_at - time.monotonic()))
             next_at = time.monotonic() + 1 / self._session.settings.slices.updates_per_s
             seen = version
-            if last:
-                # The axis may still move, and the projections' weights after it.
-                self._session.wait_until_settled(run, SETTLING_S)
-            try:
-                self.refresh(run, with_preview=last)
-            finally:
-                # A run has its end even when its last slices cannot be made.
-                if last:
+            self.refresh(run, with_preview=False)
+
+    def _look_after(self, run: LiveRun) -> None:
+        """Make an open run's last slices when it is over, and its record's, one a turn, if it is not on show."""
+        if run.drained:
+            if not run.closed and (self._session.is_settled(run) or time.monotonic() - run.drained_s > SETTLING_S):
+                try:
+                    self.refresh(run, with_preview=True)
+                finally:
+                    # A run has its end even when its last slices cannot be made.
                     self._session.close_run(run)
+        elif run is not self._session.run and run.turns > run.recorded_turns:
+            run.recorded_turns = run.turns
+            self.refresh(run, with_preview=False)
 
     def _weights_are_new(self, run: LiveRun) -> bool:
         weights = self._weights_of(run)
@@ -199,9 +203,9 @@ class Slices:
 
     def _watch_pace(self, run: LiveRun, made: SliceSet) -> None:
         """Measure how fast projections come."""
-        if self._first is None or self._first[0] is not run:
-            self._first = (run, made.pushed, made.frame_time_s)
-        _, pushed, frame_time_s = self._first
+        if run.shown_first is None:
+            run.shown_first = (made.pushed, made.frame_time_s)
+        pushed, frame_time_s = run.shown_first
         if made.pushed > pushed:
             run.interval_s = (made.frame_time_s - frame_time_s) / (made.pushed - pushed)
 

@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -14,7 +15,6 @@ from bluesky_jit.messages import (
     Control,
     ImageKind,
     InlineFrames,
-    Learning,
     Problem,
     RunMessage,
     RunStop,
@@ -29,9 +29,13 @@ from bluesky_jit.session.health import Stage
 from bluesky_jit.session.intake_stage import Intake
 from bluesky_jit.session.learning.setup import require_learnable
 from bluesky_jit.session.learning.stages import PairMaker, Training
+from bluesky_jit.session.problems import SESSION, Problems
 from bluesky_jit.session.publish_stage import Publishing
 from bluesky_jit.session.run import NORMALS, LiveRun
+from bluesky_jit.session.runs import Runs
 from bluesky_jit.session.slices_stage import Slices
+from bluesky_jit.session.status import status_of
+from bluesky_jit.session.taps import Taps
 from bluesky_jit.session.workers import Workers, available_cores
 from bluesky_jit.settings import Settings, load_settings
 from bluesky_jit.tomo.kernels import choose
@@ -39,15 +43,11 @@ from bluesky_jit.tomo.rehearsal import rehearse
 
 logger = logging.getLogger(__name__)
 
-STALE_S = 10.0
-"""A run without a new frame for so long is shown as stale."""
 JOIN_S = 5.0
 LEARNING_STAGES = {"pairs", "trainer"}
 """Without them slices stay raw, and the session goes on."""
 AXIS_STAGE = "axis"
 """Without it the axis stays where it is."""
-RANK = {"NO_ALARM": 0, "MINOR": 1, "MAJOR": 2, "INVALID": 3}
-"""A run's worst problem stays in the status; the log has them all."""
 
 
 class Sink(Protocol):
@@ -72,7 +72,7 @@ class Session:
         self.inbox = Inbox(self.settings.intake.queue_frames)
         self.outbox = Outbox()
         self.stopping = threading.Event()
-        self.run: LiveRun | None = None
+        self.problems = Problems()
         self.positions_mm = dict.fromkeys(NORMALS, 0.0)
         self.paused = False
         self.update_number = 0
@@ -81,11 +81,13 @@ class Session:
         """Threads lent to the kernels, from start to stop."""
         self._given_sinks = sinks
         self._sinks: list[Sink] = []
-        self._latest: dict[tuple[str, ImageKind], Update] = {}
-        self._problem: Problem | None = None
+        self._runs = Runs()
+        self._taps = Taps(self.settings, self.submit, self.report)
+        self._ended: dict[str, LiveRun] = {}
+        """Runs whose end waits to be told to the sinks."""
+        self._latest: dict[tuple[str, str, ImageKind], Update] = {}
         self._version = 0
-        self._last_frame_s = 0.0
-        self._update_times: deque[float] = deque(maxlen=30)
+        self.update_times: deque[float] = deque(maxlen=30)
         self._changed = threading.Condition()
         self._stages: list[Stage] = []
 
@@ -112,11 +114,13 @@ class Session:
         self.workers = Workers(self.settings.tomo.workers or available_cores())
         for stage in self._stages:
             stage.start()
+        self._taps.start()
         return self
 
     def stop(self) -> None:
         """End the threads and close the sinks; the sinks write what they still hold."""
         self.stopping.set()
+        self._taps.close()
         with self._changed:
             self._changed.notify_all()
         for stage in self._stages:
@@ -124,12 +128,18 @@ class Session:
                 logger.warning("stage %s is still busy after %g s and is left behind", stage.name, JOIN_S)
         if self.workers is not None:
             self.workers.close()
+        for run in self.runs.values():
+            # Also a run that goes on has its end here: nobody is to wait for more of it.
+            run.stop = run.stop or RunStop(
+                run_uid=run.uid, time_s=time.time(), exit_status="abort", reason="the session ended"
+            )
+            self.close_run(run)
         for message in self.outbox.take(0):
             self.to_sinks(message)
         for sink in self._sinks:
             sink.close()
-        if self.run is not None:
-            self.run.frames.close()
+        for run in self.runs.values():
+            run.frames.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -143,7 +153,9 @@ class Session:
 
     def submit(self, message: RunMessage) -> None:
         """Take a message of a run; never blocks and never raises."""
-        if not self.inbox.put(message) and isinstance(message, InlineFrames):
+        fits = self.inbox.put(message)
+        self._taps.hear(message)
+        if not fits and isinstance(message, InlineFrames) and not message.tapped:
             self.report(
                 Problem(
                     text="frames come faster than they can be used: those that do not fit the queue are left out of "
@@ -163,37 +175,56 @@ class Session:
             raise
 
     def report(self, problem: Problem) -> None:
-        """Tell people of a problem: once in the log, and in the status until the next run."""
-        if problem == self._problem:
-            return
-        logger.log(logging.ERROR if problem.severity in ("MAJOR", "INVALID") else logging.WARNING, problem.text)
-        if self._problem is None or RANK[problem.severity] >= RANK[self._problem.severity]:
-            self._problem = problem
+        """Tell people of a problem: once in the log, and in the status for as long as it concerns what is shown."""
+        self.problems.report(problem)
 
     # ── between the stages ───────────────────────────────────────────────────────────────────────────────────────────
 
     def open_run(self, run: LiveRun) -> None:
-        """Make `run` the one that is worked on."""
-        if self.run is not None:
-            self.run.frames.close()
-        self._problem = None
-        self._latest = {}
-        self._last_frame_s = time.time()
-        self.run = run
-        self.frames_changed()
+        """Take in a run that has begun."""
+        # What belonged to no run, or to one that has ended, is told no longer.
+        self.problems.keep(self.runs)
+        with self._showing():
+            self._runs.add(run)
+
+    def feed_run(self, run: LiveRun) -> None:
+        """Say that a run has brought frames."""
+        run.fed_s = time.monotonic()
+        with self._showing():
+            self._runs.fed(run)
+        self.wake()
 
     def close_run(self, run: LiveRun) -> None:
         """Tell the sinks, after its last slices, that a run is over."""
-        if run.stop is not None:
-            self.outbox.put(run.stop)
         with self._changed:
+            if run.closed:
+                return
             run.closed = True
+            if run.stop is not None:
+                self._ended[run.uid] = run
+                self.outbox.put(run.stop)
             self._changed.notify_all()
 
-    def wait_until_closed(self, run: LiveRun, timeout_s: float) -> bool:
-        """Wait for a run's last slices; return whether they were made in time."""
+    def forget_run(self, run: LiveRun) -> None:
+        """Let go of a run that is closed."""
+        run.frames.close()
+        with self._showing():
+            self._runs.remove(run)
+        self.problems.keep({SESSION, *self.runs, self.run.uid if self.run else SESSION})
+
+    @contextmanager
+    def _showing(self) -> Iterator[None]:
+        """Tell everybody if another run is on show after this."""
+        before = self.run
+        yield
+        if self.run is before:
+            return
         with self._changed:
-            return self._changed.wait_for(lambda: run.closed or self.stopping.is_set(), timeout_s)
+            kept = {*self.runs, self.run.uid if self.run else ""}
+            self._latest = {key: update for key, update in self._latest.items() if key[0] in kept}
+            self.update_times.clear()
+        self.outbox.put(self.status)
+        self.wake()
 
     def settle_axis(self, run: LiveRun) -> None:
         """Say that a run's axis will not move any more by itself."""
@@ -207,17 +238,13 @@ class Session:
             run.settled = True
             self._changed.notify_all()
 
-    def wait_until_settled(self, run: LiveRun, timeout_s: float) -> None:
-        """Wait until a run's axis moves no more and its projections are weighted for it, if that will be."""
-        if any(stage.lost for stage in self._stages if stage.name == AXIS_STAGE):
-            return
-        with self._changed:
-            self._changed.wait_for(lambda: run.settled or self.stopping.is_set(), timeout_s)
+    def is_settled(self, run: LiveRun) -> bool:
+        """Tell whether a run's axis moves no more and its projections are weighted for it, as far as that will be."""
+        return run.settled or self.is_lost(AXIS_STAGE)
 
-    def frames_changed(self) -> None:
-        """Wake the slices: there are new projections."""
-        self._last_frame_s = time.time()
-        self.wake()
+    def is_lost(self, name: str) -> bool:
+        """Tell whether a stage has failed for good."""
+        return any(stage.lost for stage in self._stages if stage.name == name)
 
     def wake(self) -> None:
         """Wake the slices: there is something else to show."""
@@ -235,9 +262,9 @@ class Session:
     def published(self, update: Update) -> None:
         """Keep an update as the latest and hand it on."""
         with self._changed:
-            self._latest[update.slice_name, update.kind] = update
-            if update.kind == "raw" and update.slice_name == "XY":
-                self._update_times.append(update.made_time_s)
+            self._latest[update.run_uid, update.slice_name, update.kind] = update
+            if update.kind == "raw" and update.slice_name == "XY" and self.run and update.run_uid == self.run.uid:
+                self.update_times.append(update.made_time_s)
             self._changed.notify_all()
         self.outbox.put(update)
 
@@ -245,7 +272,8 @@ class Session:
         """Give one message to every sink; a sink that fails is reported and does not harm the others."""
         if isinstance(message, RunStop):
             # The run's last figures belong to its record.
-            self.to_sinks(self.status)
+            run = self._ended.pop(message.run_uid)
+            self.to_sinks(status_of(self, run, on_show=run is self.run))
         for sink in self._sinks:
             try:
                 sink.publish(message)
@@ -260,9 +288,24 @@ class Session:
         """Return where results go."""
         return tuple(self._sinks)
 
+    @property
+    def run(self) -> LiveRun | None:
+        """Return the run on show: the newest that brings frames."""
+        return self._runs.shown
+
+    @property
+    def runs(self) -> dict[str, LiveRun]:
+        """Return the open runs by uid, in the order in which they began."""
+        return self._runs.open
+
     def latest(self, slice_name: str, kind: ImageKind) -> Update | None:
-        """Return the newest image of a slice (XY, XZ, YZ), or None before there is one."""
-        return self._latest.get((slice_name, kind))
+        """Return the newest image of a slice (XY, XZ, YZ) of the run on show, or None before there is one."""
+        run = self.run
+        return self.latest_of(run, slice_name, kind) if run else None
+
+    def latest_of(self, run: LiveRun, slice_name: str, kind: ImageKind) -> Update | None:
+        """Return the newest image of a slice of a run, or None before there is one."""
+        return self._latest.get((run.uid, slice_name, kind))
 
     def wait_for(self, condition: Callable[[SessionStatus], bool], timeout_s: float) -> bool:
         """Wait until the status fulfils a condition; return whether it did in time."""
@@ -277,68 +320,18 @@ class Session:
 
     @property
     def status(self) -> SessionStatus:
-        """Return what the session is doing, and how well."""
-        run, problem, now = self.run, self._problem, time.time()
-        common = {
-            "time_s": now,
-            "update": self.update_number,
-            "message": problem.text if problem else "",
-            "severity": problem.severity if problem else "NO_ALARM",
-        }
-        lost = {stage.name for stage in self._stages if stage.lost}
-        failed = bool(lost - LEARNING_STAGES - {AXIS_STAGE})
-        if run is None:
-            return SessionStatus(state="failed" if failed else "idle", learning=self._no_learning(), **common)
-        ledger = run.frames.ledger
-        reconstruction = run.reconstruction
-        found = reconstruction.found if reconstruction else None
-        latest = self._latest.get(("XY", "raw"))
-        projections = ledger.count("projection")
-        state = "idle" if run.closed else "stale" if now - self._last_frame_s > STALE_S else "running"
-        return SessionStatus(
-            state="failed" if failed else state,
-            run_uid=run.uid,
-            scan_id=run.start.scan_id,
-            frames_received=ledger.received,
-            frames_lost=run.frames_lost + self.inbox.refused(run.uid),
-            darks=ledger.count("dark"),
-            flats=ledger.count("flat"),
-            projections=projections,
-            turns=projections / run.angles_per_turn if run.geometry else 0.0,
-            window=reconstruction.window_count if reconstruction else 0,
-            updates_per_s=_rate(self._update_times, now),
-            recon_time_ms=self.recon_time_ms,
-            latency_ms=latest.latency_ms if latest else float("nan"),
-            clipped_fraction=reconstruction.clipped_fraction if reconstruction else 0.0,
-            zingers_per_frame=found.zingers_per_frame if found else 0.0,
-            beam_level=found.beam.level if found and found.beam else float("nan"),
-            axis_offset_mm=reconstruction.geometry.axis_offset_mm if reconstruction else 0.0,
-            axis_estimate_mm=run.axis.offset_mm if run.axis else float("nan"),
-            axis_column=run.axis.column if run.axis else float("nan"),
-            axis_confidence=run.axis.confidence if run.axis else 0.0,
-            axis_reason=run.axis.reason if run.axis else "",
-            angle_source=run.angle_source,
-            learning=run.learning(paused=self.paused)
-            if run.learner and not self.learning_is_lost
-            else self._no_learning(run.learning_problem),
-            **common,
-        )
+        """Return what the session is doing, and how well, with the figures of the run on show."""
+        return status_of(self, self.run)
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether a stage that slices need has failed for good."""
+        return any(stage.lost for stage in self._stages if stage.name not in LEARNING_STAGES | {AXIS_STAGE})
 
     @property
     def learning_is_lost(self) -> bool:
         """Tell whether a stage that learns has failed for good."""
         return any(stage.lost for stage in self._stages if stage.name in LEARNING_STAGES)
-
-    def _no_learning(self, problem: str = "") -> Learning:
-        reason = problem or ("waiting for projections" if self.settings.learn.enabled else "learning is switched off")
-        if self.learning_is_lost:
-            reason = "learning has failed: see the log, and restart the service"
-        return Learning(reason=reason, preset=self.settings.learn.preset, paused=self.paused)
-
-
-def _rate(times: deque[float], now: float, span_s: float = 3.0) -> float:
-    recent = [time_s for time_s in list(times) if now - time_s < span_s]
-    return len(recent) / span_s
 
 
 def default_sinks(session: Session) -> list[Sink]:

@@ -324,8 +324,20 @@ def test_images_of_the_run_before_are_invalid_until_this_run_has_its_own(served)
     served.publish(update(2, "denoised"), update(2, run_uid="s"))
     wait_for(lambda: severity("XY:Raw:ArrayData") == caproto.AlarmSeverity.NO_ALARM)
     assert severity("XY:Raw:UniqueId_RBV") == caproto.AlarmSeverity.NO_ALARM
-    assert value("XY:Denoised:UniqueId_RBV") == 2
+    assert value("XY:Denoised:UniqueId_RBV") == 1
     assert severity("XY:Denoised:ArrayData") == caproto.AlarmSeverity.INVALID_ALARM
+
+
+def test_of_runs_that_go_on_at_a_time_only_the_one_on_show_is_served(served):
+    other = replace(OPENED, start=replace(OPENED.start, run_uid="s"), on_show=False)
+    served.publish(status(), update(1), other, update(2, run_uid="s"))
+    served.publish(status(run_uid="s", on_show=False, scan_id=99), status(update=7))
+    wait_for(lambda: value("UpdateNumber") == 7)
+    assert (value("RunUid"), value("ScanId"), value("XY:Raw:UniqueId_RBV")) == ("r", 0, 1)
+    served.publish(status(run_uid="s"), update(3, run_uid="s"))
+    wait_for(lambda: (value("RunUid"), value("XY:Raw:UniqueId_RBV")) == ("s", 3))
+    served.publish(status(), update(4))
+    wait_for(lambda: (value("RunUid"), value("XY:Raw:UniqueId_RBV")) == ("r", 4))
 
 
 def test_a_denoised_image_is_invalid_while_the_denoiser_is_not_ready(served):

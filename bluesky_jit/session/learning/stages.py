@@ -71,22 +71,24 @@ def repeat_while_learning(
     work: Callable[[LiveRun, Learner], bool],
     finish: Callable[[Learner], None] = lambda learner: None,
 ) -> None:
-    """Do a piece of work again and again; it says whether there was any. What cannot be learned from is left out.
+    """Do a piece of work for the run on show again and again; it says whether there was any.
 
-    finish: what is done with a run's learner when the run has ended.
+    What cannot be learned from is left out. finish: what is done with a run's learner when the run has ended.
     """
-    learner: Learner | None = None
-    told: set[str] = set()
+    met: dict[str, tuple[LiveRun, Learner]] = {}
+    told: set[tuple[str, str]] = set()
     while not session.stopping.is_set():
         run = session.run
         current = run.learner if run is not None and not run.closed else None
-        if current is not learner:
-            if learner is not None:
+        for uid, (other, learner) in tuple(met.items()):
+            if other.closed:
                 finish(learner)
-            learner, told = current, set()
+                del met[uid]
+                told = {each for each in told if each[0] != uid}
         if run is None or current is None:
             session.stopping.wait(IDLE_S)
             continue
+        met[run.uid] = run, current
         try:
             if not work(run, current):
                 session.stopping.wait(BREATH_S)
@@ -95,11 +97,11 @@ def repeat_while_learning(
             text = f"{'what was learned could not be judged' if failed else 'pairs were left out of learning'}: {error}"
             # Once for each kind: figures differ from batch to batch.
             kind = re.sub(r"\d+", "#", text)
-            if kind not in told:
-                told.add(kind)
+            if (run.uid, kind) not in told:
+                told.add((run.uid, kind))
                 session.report(Problem(text=text, run_uid=run.uid))
             session.stopping.wait(IDLE_S)
-    if learner is not None:
+    for _, learner in met.values():
         finish(learner)
 
 

@@ -97,12 +97,16 @@ def test_frames_that_do_not_fit_are_refused_and_counted() -> None:
     assert inbox.refused("r") == 4
 
 
-def test_frames_that_were_taken_make_room() -> None:
+def test_frames_make_room_once_they_are_used_and_not_when_they_are_taken() -> None:
     inbox = Inbox(10)
     for _ in range(5):
         assert inbox.put(inline(10))
-        inbox.take(0)
-    assert inbox.refused("r") == 0
+        taken = inbox.take(0)
+        assert not inbox.put(inline(1))
+        assert inbox.frames == 10
+        assert taken is not None
+        inbox.release(taken)
+    assert (inbox.refused("r"), inbox.frames) == (5, 0)
 
 
 def test_references_and_ends_fit_always() -> None:

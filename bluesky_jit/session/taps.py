@@ -1,0 +1,80 @@
+"""Follow the pvAccess images that runs name, so that frames come the moment they are made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bluesky_jit.messages import InlineFrames, Problem, RunMessage, RunStart, RunStop
+from bluesky_jit.settings import Settings
+
+if TYPE_CHECKING:
+    from p4p.client.thread import Context
+
+    from bluesky_jit.intake.pva_tap import PVATap
+
+logger = logging.getLogger(__name__)
+
+OFF = "off"
+
+
+class Taps:
+    """Open a tap for each PV that a run names, and give it the runs. One stays open until the session ends."""
+
+    def __init__(
+        self, settings: Settings, submit: Callable[[InlineFrames], None], report: Callable[[Problem], None]
+    ) -> None:
+        self._settings = settings
+        self._submit = submit
+        self._report = report
+        self._context: Context | None = None
+        self._taps: dict[str, PVATap] = {}
+
+    def start(self) -> None:
+        """Connect to the PV that the settings name, if any."""
+        if self._settings.intake.pva not in ("", OFF):
+            self._tap(self._settings.intake.pva)
+
+    def hear(self, message: RunMessage) -> None:
+        """Take note of a run that begins or ends; never raise."""
+        if isinstance(message, RunStart):
+            pv = self._settings.intake.pva or str(message.tomo.get("pva") or "")
+            if pv in ("", OFF):
+                return
+            try:
+                self._tap(pv).open_run(message)
+            except Exception as error:
+                # Whatever pvAccess lacks on this machine, files and events have the frames.
+                logger.exception("%s cannot be followed", pv)
+                self._report(Problem(text=f"{pv} cannot be followed: {error}", run_uid=message.run_uid))
+        elif isinstance(message, RunStop):
+            for tap in self._taps.values():
+                tap.end_run(message.run_uid)
+
+    def close(self) -> None:
+        while self._taps:
+            self._taps.popitem()[1].close()
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+    def _tap(self, pv: str) -> PVATap:
+        # Only where it is needed: it takes most of a second to import.
+        from p4p.client.thread import Context
+
+        from bluesky_jit.intake.pva_tap import PVATap, client_conf
+
+        if self._context is None:
+            self._context = Context("pva", conf=client_conf(self._settings), nt=False)
+        if pv not in self._taps:
+            intake = self._settings.intake
+            self._taps[pv] = PVATap(
+                pv,
+                self._context,
+                self._submit,
+                report=self._report,
+                angle=intake.pva_angle,
+                angle_unit=intake.angle_unit,
+            )
+        return self._taps[pv]
