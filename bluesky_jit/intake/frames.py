@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from bluesky_jit.intake.clocks import EPICS_EPOCH_S, unix_times
 from bluesky_jit.intake.counts import UnusableCounts, as_counts, counted_frames
 from bluesky_jit.intake.hdf5_rows import HDF5Rows, is_here, path_of
 from bluesky_jit.intake.held_frames import HeldFrames
@@ -26,6 +27,7 @@ from bluesky_jit.messages import (
 from bluesky_jit.settings_sections import IntakeSettings, TiledSettings
 
 __all__ = [
+    "EPICS_EPOCH_S",
     "FrameReader",
     "FramesNotReady",
     "RunFrames",
@@ -37,8 +39,6 @@ __all__ = [
     "unix_times",
 ]
 
-EPICS_EPOCH_S = 631_152_000.0
-"""1990-01-01 in seconds since the Unix epoch: areaDetector counts its time stamps from there."""
 UNIQUE_ID_DATASET = "/entry/instrument/NDAttributes/NDArrayUniqueId"
 """Where areaDetector's file plugin puts the frame numbers, unless its layout was changed."""
 
@@ -297,17 +297,6 @@ def _wrong_shape(shape: tuple[int, ...], expected: tuple[int, ...]) -> UnusableC
         f"frames of {text} pixels came in a run of {'×'.join(str(n) for n in expected)}: they were left out; do not "
         "change the detector's region in mid-run",
     )
-
-
-def unix_times(times: np.ndarray, near_s: float) -> np.ndarray:
-    """Return time stamps as seconds since the Unix epoch; areaDetector's own count from 1990.
-
-    near_s: a time of the same run, which tells the two epochs apart.
-    """
-    times = np.asarray(times, dtype=np.float64)
-    if times.size and abs(times[0] + EPICS_EPOCH_S - near_s) < abs(times[0] - near_s):
-        return times + EPICS_EPOCH_S
-    return times
 
 
 def split_message(message: FrameMessage, most: int) -> Iterator[FrameMessage]:
