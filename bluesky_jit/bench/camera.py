@@ -175,6 +175,7 @@ class _Recorder:
             # A camera that cannot keep the rate takes its frames later; it does not take several at once.
             self._series.wait(1 / rate_hz)
             times_s[k] = self._series.take(counts[number % per_turn], 360 * number / per_turn)
+        self._series.tell()
         return Played(times_s=times_s, rate_hz=rate_hz)
 
     def end(self) -> int:
@@ -240,15 +241,16 @@ class _Series:
             )
         )
         if time.monotonic() - self._told_s >= self._announce_s:
-            self._tell()
+            self.tell()
         return time_s
 
     def close(self) -> None:
         """Tell of the last frames, and close the file."""
-        self._tell()
+        self.tell()
         self._file.close()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Send documents about the frames that are new."""
         self._told_s = time.monotonic()
         for name, document in self._documents():
             self._emit(name, document)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,12 @@ class Watch:
     def __exit__(self, *_: Any) -> None:
         self._context.close()
 
-    def values(self) -> dict[str, Any]:
-        """Return every scalar by its name in the PV table."""
-        found: Any = self._context.get([self._prefix + name for name in SCALARS], timeout=5.0, throw=False)
+    def values(self, names: Sequence[str] = SCALARS) -> dict[str, Any]:
+        """Return scalars by their names in the PV table."""
+        found: Any = self._context.get([self._prefix + name for name in names], timeout=5.0, throw=False)
         return {
             name: None if isinstance(value, Exception) else value["value"]
-            for name, value in zip(SCALARS, found, strict=True)
+            for name, value in zip(names, found, strict=True)
         }
 
     def follow(self, name: str, callback: Callable[[float], None]) -> Any:

@@ -42,8 +42,19 @@ def test_the_live_family_measures_what_it_promises(tmp_path: Path) -> None:
     assert p99["value"] > 0
     assert p99["peer"] > 0
     assert figures["session in the same process, p99"]["value"] > 0
-    assert figures["exposure to slice, median"]["value"] > 0
-    assert (tmp_path / "out" / "live.png").read_bytes().startswith(b"\x89PNG")
+    for what in ("48×64, 33 frames/s", "56×64, 83 frames/s"):
+        p50, p95, p99 = (figures[f"{what}: frame to raw slice, {label}"]["value"] for label in ("p50", "p95", "p99"))
+        assert 0 < p50 <= p95 <= p99
+    assert figures["48×64, 33 frames/s: frames lost"]["value"] == 0
+    assert figures["56×64: frames lost at all rates"]["value"] == 0
+    assert figures["56×64, 83 frames/s: CPU time of the session a frame"]["value"] > 0
+    assert "56×64: largest rate sustained" in figures
+    written = json.loads((tmp_path / "out" / "live.json").read_text())
+    assert written["rates"][0]["rate_hz"] == pytest.approx(83.3)
+    assert len(written["load_average"]["streamed"]) == len(written["rates"]) + 1
+    assert "| 56×64: largest rate sustained |" in (tmp_path / "out" / "live.md").read_text()
+    for name in ("live", "live-rates"):
+        assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.timeout(200)
