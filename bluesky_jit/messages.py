@@ -280,6 +280,15 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shed:
+    """Count what a session has left undone, so that frames are used as they come."""
+
+    updates: int = 0
+    pairs: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionStatus:
     """Publish the scalars: what the session is doing and how well."""
 
@@ -291,6 +300,18 @@ class SessionStatus:
     scan_id: int = 0
     frames_received: int = 0
     frames_lost: int = 0
+    """Never used, and never to be; frames_missing: these, and those that may still come."""
+    frames_missing: int = 0
+    frames_late: int = 0
+    frames_duplicate: int = 0
+    frames_corrupt: int = 0
+    frames_tapped: int = 0
+    frames_backfilled: int = 0
+    backlog: int = 0
+    """Frames, of all runs, that have come or were announced and wait to be used."""
+    lag_s: float = 0.0
+    """How long the oldest of those that could be used has waited."""
+    shed: Shed = field(default_factory=Shed)
     darks: int = 0
     flats: int = 0
     projections: int = 0

@@ -55,9 +55,19 @@ class TomoCamera(DetectorBase):
     hdf5 = Component(FileWriter, "HDF1:", kind="omitted")
 
     def __init__(
-        self, prefix: str, *, name: str, file_directory: str = "", angle_attribute: str = "Angle", **kwargs: Any
+        self,
+        prefix: str,
+        *,
+        name: str,
+        file_directory: str = "",
+        angle_attribute: str = "Angle",
+        pva: str = "Pva1:Image",
+        **kwargs: Any,
     ) -> None:
+        """Make the device; pva: its pvAccess image, after the prefix, or empty when there is none."""
         super().__init__(prefix, name=name, **kwargs)
+        self.pva = prefix + pva if pva else ""
+        """PV of its pvAccess image, from which a session takes frames as they are made."""
         self.file_directory = file_directory
         self.angle_attribute = angle_attribute
         self.stage_sigs.update([("cam.acquire", 0), ("cam.image_mode", MULTIPLE)])

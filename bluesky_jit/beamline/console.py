@@ -61,7 +61,7 @@ def make_devices(settings: Settings) -> Devices:
     """Make the devices; they connect by themselves whenever their IOCs are there."""
     names = settings.beamline
     return Devices(
-        camera=TomoCamera(names.camera, name="camera", file_directory=names.file_directory),
+        camera=TomoCamera(names.camera, name="camera", file_directory=names.file_directory, pva=names.pva),
         stage=RotationStage(names.stage, name="stage"),
         shutter=Shutter(names.shutter, name="shutter"),
         sample=SamplePositioner(names.sample, name="sample") if names.sample else None,

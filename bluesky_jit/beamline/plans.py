@@ -118,6 +118,7 @@ def tomo_metadata(
         "n_angles_per_rotation": recipe.angles_per_turn,
         "scan_mode": recipe.order,
         "dark_flat_uid": dark_flat_uid,
+        "pva": camera.pva or None,
     }
 
 

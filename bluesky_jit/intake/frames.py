@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ __all__ = [
     "split_message",
     "unix_times",
 ]
+
+logger = logging.getLogger(__name__)
 
 UNIQUE_ID_DATASET = "/entry/instrument/NDAttributes/NDArrayUniqueId"
 """Where areaDetector's file plugin puts the frame numbers, unless its layout was changed."""
@@ -95,14 +98,13 @@ class RunFrames:
 
     def end(self) -> list[Problem]:
         """Take note that no more frames will come; return what is to be told of those that did."""
-        self.ledger.finish()
+        self.troubles.add_missing(self.ledger.finish())
         if self.ledger.backfilled:
-            self.troubles.once(
-                Problem(
-                    text=f"{self.ledger.backfilled} of {self.ledger.received} frames did not come by PVA and were "
-                    "taken from the run's records",
-                    run_uid=self.troubles.run_uid,
-                )
+            logger.info(
+                "%d of %d frames of run %s did not come by PVA and were taken from its records",
+                self.ledger.backfilled,
+                self.ledger.received,
+                self.troubles.run_uid,
             )
         return self.troubles.close()
 
@@ -205,7 +207,7 @@ class RunFrames:
         tapped = isinstance(message, InlineFrames) and message.tapped
         arrivals = self.ledger.enter(message.kind, frames.unique_ids, n, frames.times_s, tapped=tapped, usable=usable)
         self.last_arrivals = arrivals = replace(arrivals, without_angle=int(np.count_nonzero(without_angle)))
-        self.troubles.add(arrivals, tapped=tapped or self.ledger.is_tapped(message.kind))
+        self.troubles.add(arrivals, tapped=tapped)
         if without_angle.any():
             first = int(arrivals.acquisition[without_angle][0])
             text = f"projection {first} has no angle: give the angle's data key (settings: intake.angle_key)"

@@ -84,6 +84,8 @@ class _Count:
     last: _Frame | None = None
     missing: set[tuple[int, int]] = field(default_factory=set)
     """Epoch and id of each."""
+    told: set[tuple[int, int]] = field(default_factory=set)
+    """Of those, what was told to be lost."""
     absent: int = 0
     """Of a series that is shorter than it was to be."""
     unread: int = 0
@@ -169,17 +171,29 @@ class _Count:
         epoch.lowest, epoch.highest = min(epoch.lowest, unique_id), max(epoch.highest, unique_id)
         return gap
 
+    def gone(self, *, finished: bool) -> list[tuple[int, int]]:
+        """Return epoch and id of what is missing and will not come any more: documents have passed it."""
+        missing = sorted(self.missing)
+        if finished or not missing:
+            return missing
+        announced = [epoch.announced for epoch in self.epochs]
+        newest = max((index for index, unique_id in enumerate(announced) if unique_id is not None), default=-1)
+        return [
+            (index, unique_id)
+            for index, unique_id in missing
+            if index < newest or ((reached := announced[index]) is not None and unique_id < reached)
+        ]
+
+    def newly_gone(self, *, finished: bool) -> tuple[int, ...]:
+        """Return the ids of what is gone and was not told before."""
+        places = [place for place in self.gone(finished=finished) if place not in self.told]
+        self.told.update(places)
+        return tuple(unique_id for _, unique_id in places)
+
     def lost(self, *, finished: bool) -> int:
         """Count what will not come any more."""
-        newest = max((index for index, epoch in enumerate(self.epochs) if epoch.announced is not None), default=-1)
-
-        def is_lost(index: int, unique_id: int) -> bool:
-            announced = self.epochs[index].announced
-            return finished or index < newest or (announced is not None and unique_id < announced)
-
-        gaps = sum(is_lost(*place) for place in list(self.missing))
         spoilt = sum(finished or frame.by_documents for frame in list(self.spoilt.values()))
-        return gaps + spoilt + self.absent + self.unread_lost
+        return len(self.gone(finished=finished)) + spoilt + self.absent + self.unread_lost
 
     @property
     def not_here(self) -> int:
@@ -256,9 +270,10 @@ class Ledger:
         """Count n frames that documents announced and that cannot be read."""
         self._counts.setdefault(kind, _Count()).unread += n
 
-    def finish(self) -> None:
-        """Say that nothing will come any more: what is missing is lost."""
+    def finish(self) -> tuple[int, ...]:
+        """Take note that nothing will come any more: what is missing is lost; return the ids not yet told."""
         self._finished = True
+        return tuple(unique_id for count in self._counts.values() for unique_id in count.newly_gone(finished=True))
 
     def known(
         self, kind: FrameKind, unique_ids: np.ndarray, times_s: np.ndarray | None, *, tapped: bool = False
@@ -330,7 +345,9 @@ class Ledger:
         return Arrivals(
             acquisition=acquisition,
             keep=keep,
-            missing=tuple(unique_id for epoch, unique_id in gaps if (epoch, unique_id) in count.missing),
+            missing=tuple(unique_id for epoch, unique_id in gaps if (epoch, unique_id) in count.missing)
+            if tapped
+            else count.newly_gone(finished=False),
             late=tuple(late),
             duplicates=tuple(duplicates),
             refused=tuple(refused),

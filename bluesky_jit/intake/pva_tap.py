@@ -83,8 +83,8 @@ class PVATap:
         self._runs = tuple(run for run in self._runs if run.run_uid != run_uid)
         self._told = {(uid, topic) for uid, topic in self._told if uid != run_uid}
         if not self._frames.pop(run_uid):
-            why = "the PVA plugin sends none (EnableCallbacks)" if self._connected else "nobody answers"
-            text = f"no frame of run {run_uid[:8]} came by PVA, from {self.pv}: {why}; they are taken from its records"
+            why = "its plugin sends none (EnableCallbacks)" if self._connected else "nobody answers (intake.pva 'off'?)"
+            text = f"no frame of run {run_uid[:8]} came by PVA from {self.pv}, {why}: they are taken from its records"
             self._report(Problem(text=text, run_uid=run_uid))
 
     def close(self) -> None:

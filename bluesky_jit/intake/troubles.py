@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from bluesky_jit.intake.counts import UnusableCounts
 from bluesky_jit.intake.ledger import Arrivals
 from bluesky_jit.messages import Problem
 
+logger = logging.getLogger(__name__)
+
 MOST_NAMED = 5
 """Frames that a message names; it counts the others."""
 
 SENTENCES = {
     "missing": "frames {} did not come from the detector",
-    "untapped": "frames {} did not come by PVA: they are taken from the camera's file when it has them",
     "late": "frames {} came late, after newer ones: they are used in their place",
     "duplicates": "frames {} came twice: the repeats were left out",
     "refused": "frames {} were damaged and left out: a good copy of them is used if one comes",
@@ -59,10 +61,17 @@ class Troubles:
         """Take what one block has shown."""
         if arrivals.restarted:
             self.once(self._problem("the detector's frame counter was set anew: frames are counted on from there"))
-        self._add("untapped" if tapped else "missing", arrivals.missing)
+        if tapped and arrivals.missing:
+            # No trouble yet: they are in the run's records, or documents will pass them, and then it is told.
+            logger.info("frames %s did not come by PVA", named(arrivals.missing))
+        self.add_missing(() if tapped else arrivals.missing)
         self._add("late", arrivals.late)
         self._add("duplicates", arrivals.duplicates)
         self._add("refused", arrivals.refused)
+
+    def add_missing(self, ids: Iterable[int]) -> None:
+        """Take what will not come any more."""
+        self._add("missing", ids)
 
     def _add(self, kind: str, ids: Iterable[int]) -> None:
         ids = list(ids)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bluesky_jit.messages import Learning, SessionStatus
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.session.runs import STALE_S
+from bluesky_jit.session.shedding import PAIRS
 
 if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
@@ -21,6 +23,9 @@ def status_of(session: Session, run: LiveRun | None, *, on_show: bool = True) ->
         "time_s": now,
         "on_show": on_show,
         "update": session.update_number,
+        "backlog": session.backlog.frames,
+        "lag_s": session.backlog.lag_s,
+        "shed": session.shedding.counts,
         "message": problem.text if problem else "",
         "severity": problem.severity if problem else "NO_ALARM",
     }
@@ -38,7 +43,13 @@ def status_of(session: Session, run: LiveRun | None, *, on_show: bool = True) ->
         run_uid=run.uid,
         scan_id=run.start.scan_id,
         frames_received=ledger.received,
-        frames_lost=run.frames_lost + session.inbox.refused(run.uid),
+        frames_lost=run.frames_lost,
+        frames_missing=ledger.missing,
+        frames_late=ledger.late,
+        frames_duplicate=ledger.duplicates,
+        frames_corrupt=ledger.corrupt,
+        frames_tapped=ledger.tapped,
+        frames_backfilled=ledger.backfilled,
         darks=ledger.count("dark"),
         flats=ledger.count("flat"),
         projections=projections,
@@ -56,11 +67,18 @@ def status_of(session: Session, run: LiveRun | None, *, on_show: bool = True) ->
         axis_confidence=run.axis.confidence if run.axis else 0.0,
         axis_reason=run.axis.reason if run.axis else "",
         angle_source=run.angle_source,
-        learning=run.learning(paused=session.paused)
-        if run.learner and not session.learning_is_lost
-        else _no_learning(session, run.learning_problem),
+        learning=_learning(session, run),
         **common,
     )
+
+
+def _learning(session: Session, run: LiveRun) -> Learning:
+    if not run.learner or session.learning_is_lost:
+        return _no_learning(session, run.learning_problem)
+    learning = run.learning(paused=session.paused)
+    if session.shedding.level < PAIRS:
+        return learning
+    return replace(learning, reason=f"learning waits for frames that come too fast; {learning.reason}")
 
 
 def _no_learning(session: Session, problem: str = "") -> Learning:
