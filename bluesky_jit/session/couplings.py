@@ -3,25 +3,51 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from bluesky_jit.messages import InlineFrames, RunMessage, RunStop, SinkMessage, Update
+from bluesky_jit.messages import FrameKind, InlineFrames, RunMessage, RunStop, SinkMessage, Update
 
 T = TypeVar("T")
+
+
+@dataclass(slots=True, kw_only=True)
+class Refused:
+    """Say which frames did not fit, in the place of their message: the record of what came has them all."""
+
+    run_uid: str
+    kind: FrameKind
+    numbered: bool
+    tapped: bool
+    unique_ids: list[int] = field(default_factory=list)
+    frame_times_s: list[float] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.unique_ids)
+
+    def takes(self, message: InlineFrames) -> bool:
+        """Tell whether a message's frames can be noted here, too."""
+        alike = (self.run_uid, self.kind, self.numbered, self.tapped)
+        return alike == (message.run_uid, message.kind, message.numbered, message.tapped)
+
+    def add(self, message: InlineFrames) -> None:
+        self.unique_ids += message.unique_ids.tolist()
+        self.frame_times_s += message.frame_times_s.tolist()
 
 
 class Inbox:
     """Queue the runs' messages in order, without ever blocking the caller.
 
     References to files are small and always fit. Frames that came inside events are bounded in number, from `put` until
-    they are used (`release`): those that do not fit are counted, and `put` says so.
+    they are used (`release`): of those that do not fit, `put` says so, and in their place stays which ones they were.
     """
 
     def __init__(self, most_frames: int) -> None:
         self._most_frames = most_frames
         self._frames = 0
-        self._messages: deque[RunMessage] = deque()
+        self._messages: deque[tuple[float, RunMessage | Refused]] = deque()
         self._changed = threading.Condition()
         self._refused: dict[str, int] = {}
 
@@ -30,25 +56,43 @@ class Inbox:
         return not self._messages
 
     @property
-    def frames(self) -> int:
-        """Return how many frames from events wait, here or with whoever took them, to be used."""
-        return self._frames
+    def fill(self) -> float:
+        """Return what part of the room for frames from events is taken, here or by whoever is to use them."""
+        return self._frames / self._most_frames
+
+    @property
+    def age_s(self) -> float:
+        """Return how long the oldest message has waited."""
+        with self._changed:
+            return time.monotonic() - self._messages[0][0] if self._messages else 0.0
 
     def put(self, message: RunMessage) -> bool:
         """Queue a message; return False for frames that do not fit."""
         with self._changed:
             if isinstance(message, InlineFrames):
                 if self._frames + len(message.counts) > self._most_frames:
-                    if not message.tapped:
-                        # What the tap brings is in the run's records, too, and comes from there.
-                        self._refused[message.run_uid] = self.refused(message.run_uid) + len(message.counts)
+                    self._refuse(message)
                     return False
                 self._frames += len(message.counts)
-            self._messages.append(message)
+            self._messages.append((time.monotonic(), message))
             self._changed.notify_all()
             return True
 
-    def release(self, message: RunMessage) -> None:
+    def _refuse(self, message: InlineFrames) -> None:
+        """Note which frames did not fit: however many they are, they take no room to speak of."""
+        if message.awaits_documents:
+            # Documents will say what they are, and where.
+            return
+        if not message.tapped:
+            # What the tap brings is in the run's records, too, and comes from there.
+            self._refused[message.run_uid] = self.refused(message.run_uid) + len(message.counts)
+        last = self._messages[-1][1] if self._messages else None
+        if not (isinstance(last, Refused) and last.takes(message)):
+            last = Refused(run_uid=message.run_uid, kind=message.kind, numbered=message.numbered, tapped=message.tapped)
+            self._messages.append((time.monotonic(), last))
+        last.add(message)
+
+    def release(self, message: RunMessage | Refused) -> None:
         """Make room for others: the frames of a message that was taken are used, or given up."""
         if isinstance(message, InlineFrames):
             with self._changed:
@@ -58,12 +102,20 @@ class Inbox:
         """Return how many of a run's frames did not fit."""
         return self._refused.get(run_uid, 0)
 
-    def take(self, timeout_s: float) -> RunMessage | None:
+    def take(self, timeout_s: float) -> RunMessage | Refused | None:
         """Return the oldest message, or None when none comes in time."""
         with self._changed:
             if not self._messages:
                 self._changed.wait(timeout_s)
-            return self._messages.popleft() if self._messages else None
+            return self._messages.popleft()[1] if self._messages else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Say how many frames wait to be used, and for how long the oldest that could be used has waited."""
+
+    frames: int = 0
+    lag_s: float = 0.0
 
 
 class Latest(Generic[T]):

@@ -7,9 +7,12 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bluesky_jit.intake.angle_unit import WrongAngleUnit
 from bluesky_jit.intake.frames import FramesNotReady, UnusableCounts, part_of_message, split_message
-from bluesky_jit.messages import AssetFrames, FrameMessage, InlineFrames, Problem, RunOpened, RunStop, Severity
+from bluesky_jit.messages import AssetFrames, FrameMessage, Problem, RunOpened, RunStop, Severity
+from bluesky_jit.session.couplings import Refused
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
 
 logger = logging.getLogger(__name__)
+
+Waiting = FrameMessage | Refused
 
 FRAMES_AT_ONCE = 32
 """Frames read at a time: a long sweep never fills the memory, nor does it keep other runs waiting."""
@@ -30,8 +35,15 @@ class Feed:
         self.heard_s = time.monotonic()
         """When the run began, or a message of it last came."""
         self._session = session
-        self._tapped: deque[FrameMessage] = deque()
-        self._waiting: deque[FrameMessage] = deque()
+        self._tapped: deque[tuple[float, Waiting]] = deque()
+        self._waiting: deque[tuple[float, Waiting]] = deque()
+        """Messages whose frames nobody has begun to read, and when they came."""
+        self._parts: deque[Waiting] = deque()
+        """What is left of the message that is being read."""
+        self.backlog = 0
+        """Frames that wait to be used."""
+        self._ready_s = 0.0
+        """When the next frames were last not in their file yet."""
         self._patient_since_s = self._told_s = time.monotonic()
         self._blocked = False
         """The next frames are not in their file yet."""
@@ -39,23 +51,30 @@ class Feed:
     @property
     def has_work(self) -> bool:
         """Tell whether there are frames to be read that do not wait for their file."""
-        return bool(self._tapped) or (bool(self._waiting) and not self._blocked)
+        return bool(self._tapped) or (bool(self._parts or self._waiting) and not self._blocked)
 
     @property
     def is_waiting(self) -> bool:
         """Tell whether there are frames to be read."""
-        return bool(self._tapped or self._waiting)
+        return bool(self._tapped or self._parts or self._waiting)
 
-    def take(self, message: FrameMessage) -> None:
+    @property
+    def lag_s(self) -> float:
+        """Return for how long frames have waited that nobody has begun to read and that could be read."""
+        came_s = [queue[0][0] for queue in (self._tapped, () if self._blocked else self._waiting) if queue]
+        return time.monotonic() - max(min(came_s), self._ready_s) if came_s else 0.0
+
+    def take(self, message: Waiting) -> None:
         """Take a message about frames, to be read in its turn."""
         self.heard_s = time.monotonic()
-        if isinstance(message, InlineFrames) and message.tapped:
+        self.backlog += frames_of(message)
+        if not isinstance(message, AssetFrames) and message.tapped:
             # Not behind those that wait for their file: what the tap brings need not be read there.
-            self._tapped.append(message)
+            self._tapped.append((self.heard_s, message))
             return
-        if not self._waiting:
+        if not (self._parts or self._waiting):
             self._patient_since_s = self._told_s = self.heard_s
-        self._waiting.extend(split_message(message, FRAMES_AT_ONCE))
+        self._waiting.append((self.heard_s, message))
 
     def end(self, stop: RunStop) -> None:
         """Let the run end once its frames are read."""
@@ -65,24 +84,35 @@ class Feed:
     def read(self) -> None:
         """Read the next frames, as many as are read at once; after a run's last ones it is drained."""
         n = 0
-        while (self._tapped or self._waiting) and n < FRAMES_AT_ONCE and not self._session.stopping.is_set():
+        while self.is_waiting and n < FRAMES_AT_ONCE and not self._session.stopping.is_set():
             # First of all: what fails in an unforeseen way is not tried again.
-            message = (self._tapped or self._waiting).popleft()
+            message = self._next()
             try:
                 self._push(message)
                 self._patient_since_s = self._told_s = time.monotonic()
             except FramesNotReady as reason:
                 self._blocked = not self._patience_is_over
                 if self._blocked:
-                    self._waiting.appendleft(message)
+                    self._parts.appendleft(message)
+                    self._ready_s = time.monotonic()
                     self._report_waiting(reason)
                     return
-                self._give_up(message, reason)
+                if not isinstance(message, Refused):
+                    self._give_up(message, reason)
             self._blocked = False
             self._session.inbox.release(message)
+            self.backlog -= frames_of(message)
             n += frames_of(message)
-        if not (self._tapped or self._waiting):
+        if not self.is_waiting:
             self._settle()
+
+    def _next(self) -> Waiting:
+        if self._tapped:
+            return self._tapped.popleft()[1]
+        if not self._parts:
+            _, message = self._waiting.popleft()
+            self._parts.extend([message] if isinstance(message, Refused) else split_message(message, FRAMES_AT_ONCE))
+        return self._parts.popleft()
 
     def _settle(self) -> None:
         """Let what came late take effect, and end the run when nothing more will come."""
@@ -133,7 +163,21 @@ class Feed:
         patience_s = self._session.settings.intake.file_patience_s
         return self.run.stop is not None and time.monotonic() - self._patient_since_s > patience_s
 
-    def _push(self, message: FrameMessage) -> None:
+    def _push(self, message: Waiting) -> None:
+        if isinstance(message, Refused):
+            self._note(message)
+        else:
+            self._push_frames(message)
+
+    def _note(self, refused: Refused) -> None:
+        """Enter frames in the ledger that are not here: they are lost, unless the run's records bring them."""
+        n = len(refused)
+        ids = np.array(refused.unique_ids, dtype=np.int64) if refused.numbered else None
+        times_s = np.array(refused.frame_times_s) if refused.numbered else None
+        usable = np.zeros(n, dtype=bool)
+        self.run.frames.ledger.enter(refused.kind, ids, n, times_s, tapped=refused.tapped, usable=usable)
+
+    def _push_frames(self, message: FrameMessage) -> None:
         run, n = self.run, frames_of(message)
         try:
             if isinstance(message, AssetFrames) and not message.image.swmr and run.stop is None:
@@ -198,7 +242,7 @@ class Feed:
         unread = 0
         for row in range(frames_of(message)):
             try:
-                self._push(part_of_message(message, row, 1))
+                self._push_frames(part_of_message(message, row, 1))
             except FramesNotReady:
                 unread += 1
         ledger = self.run.frames.ledger
@@ -229,6 +273,8 @@ class Feed:
             self._report(f"{text}: they are not in the slices")
 
 
-def frames_of(message: FrameMessage) -> int:
+def frames_of(message: Waiting) -> int:
     """Return how many frames a message is about."""
+    if isinstance(message, Refused):
+        return len(message)
     return message.image.count if isinstance(message, AssetFrames) else len(message.counts)

@@ -6,8 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from bluesky_jit.messages import FrameMessage, Problem, RunMessage, RunStart, RunStop
-from bluesky_jit.session.feed import Feed, frames_of
+from bluesky_jit.messages import Problem, RunMessage, RunStart, RunStop
+from bluesky_jit.session.couplings import Backlog, Refused
+from bluesky_jit.session.feed import Feed, Waiting, frames_of
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 
@@ -26,6 +27,10 @@ LAST_SLICES_S = 5.0
 MOST_OPEN = 4
 """Runs that may go on at a time: each has a window of projections in memory, half of what is free at most. Two are
 common (an outer run, or darks and flats beside projections); more are runs whose stop document was lost."""
+BEHIND = (
+    "frames wait to be used: until they are, slices are updated less often, and then training waits (Shed: and Backlog "
+    "count); if it lasts, take frames more slowly or of fewer pixels, show smaller slices, or give more cores"
+)
 ENDED_KEPT = 64
 """Runs of which it is known that they have ended, for frames that come too late."""
 
@@ -58,7 +63,7 @@ class Intake:
             return 0.0
         return RETRY_S if any(feed.is_waiting for feed in feeds) else IDLE_S
 
-    def handle(self, message: RunMessage) -> None:
+    def handle(self, message: RunMessage | Refused) -> None:
         """Give a message to its run."""
         session = self._session
         if isinstance(message, RunStart):
@@ -78,12 +83,23 @@ class Intake:
 
     def step(self) -> None:
         """Let every run read the next of its frames, and end those that are over."""
+        self._look_at_backlog()
         for feed in tuple(self._feeds.values()):
             if not self._is_held_back(feed):
                 feed.read()
             self._watch(feed)
             self._end_when_over(feed)
         self._forget_closed()
+
+    def _look_at_backlog(self) -> None:
+        """Measure how far behind the frames this is, and leave other things undone where that is too far."""
+        session, feeds = self._session, self._feeds.values()
+        lags = {feed.lag_s: feed for feed in feeds if feed.has_work and not self._is_held_back(feed)}
+        lag_s = max([session.inbox.age_s, *lags])
+        session.backlog = Backlog(frames=sum(feed.backlog for feed in feeds), lag_s=lag_s)
+        if session.shedding.look(lag_s, session.inbox.fill):
+            behind = lags[max(lags)].run if lags else session.run
+            session.report(Problem(text=BEHIND, run_uid=behind.uid if behind else ""))
 
     def _open(self, start: RunStart) -> None:
         """Open a run, with the darks and flats of the run that it names."""
@@ -96,7 +112,7 @@ class Intake:
         run = LiveRun(start, session.settings, dark_flat=dark_flat, pool=session.workers)
         self._feeds[run.uid] = Feed(session, run)
         session.open_run(run)
-        if lender and dark_flat is None:
+        if lender and dark_flat is None and str(lender) not in self._feeds:
             session.report(
                 Problem(
                     text=f"the darks and flats of run {str(lender)[:8]} are wanted, but this session has not seen them "
@@ -136,7 +152,7 @@ class Intake:
         for other in self._feeds.values():
             if other is feed:
                 return False
-            if other.run.stop is not None and not other.run.closed:
+            if other.run.stop is not None and other.run.uid not in self._ended:
                 return True
         return False
 
@@ -163,17 +179,19 @@ class Intake:
             if run.closed and run is not session.run:
                 del self._feeds[run.uid]
         while len(self._ended) > ENDED_KEPT:
-            self._late.discard(next(iter(self._ended)))
             del self._ended[next(iter(self._ended))]
 
     def _keep_dark_flat(self, run: LiveRun) -> None:
         """Keep a run's darks and flats for later runs that name it."""
         if run.reconstruction is not None and run.reconstruction.ready:
             self._dark_flats[run.uid] = run.reconstruction.dark_flat
+            for feed in self._feeds.values():
+                if feed.run.start.tomo.get("dark_flat_uid") == run.uid:
+                    feed.run.borrow(run.reconstruction.dark_flat)
         while len(self._dark_flats) > RUNS_KEPT:
             del self._dark_flats[next(iter(self._dark_flats))]
 
-    def _leave_out(self, message: FrameMessage, run: LiveRun | None) -> None:
+    def _leave_out(self, message: Waiting, run: LiveRun | None) -> None:
         """Say that frames came for a run that is not open, and count them where it is still on show."""
         self._session.inbox.release(message)
         uid = message.run_uid
@@ -181,6 +199,8 @@ class Intake:
             run.unusable_frames += frames_of(message)
         if uid in self._late:
             return
+        if len(self._late) > ENDED_KEPT:
+            self._late.clear()
         self._late.add(uid)
         text = f"frames of run {uid[:8]} came, whose start was not seen"
         if uid in self._ended:

@@ -243,6 +243,11 @@ class LiveRun:
             window_s=self.interval_s * (reconstruction.n_projections if reconstruction else 0),
         )
 
+    def borrow(self, dark_flat: DarkFlat) -> None:
+        """Take another run's darks and flats, which were not all there when this one began, before its first frame."""
+        if self.reconstruction is None:
+            self._dark_flat = dark_flat
+
     def decline_loan(self, frame_shape: tuple[int, int]) -> bool:
         """Do without borrowed darks and flats of another size; return whether there were any."""
         if self._dark_flat is None or self._dark_flat.shape == frame_shape:
@@ -262,7 +267,7 @@ class LiveRun:
             )
         self._angle_unit.check(block)
         reconstruction.push(block)
-        if block.kind == "projection":
+        if block.kind == "projection" and len(block):
             self.angle_source = block.angle_source
 
     def shown_grids(self, positions_mm: dict[str, float]) -> dict[str, Grid]:

@@ -65,7 +65,10 @@ class Slices:
                 # What has ended is not to wait.
                 self._session.stopping.wait(min(IDLE_S, max(0.0, next_at - time.monotonic())))
                 continue
-            next_at = time.monotonic() + 1 / self._session.settings.slices.updates_per_s
+            shedding = self._session.shedding
+            next_at = time.monotonic() + shedding.slowdown / self._session.settings.slices.updates_per_s
+            # All that would have been made in the time until the next one, but for that one.
+            shedding.updates += round(shedding.slowdown) - 1
             seen = version
             self.refresh(run, with_preview=False)
 

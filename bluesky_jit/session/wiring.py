@@ -24,7 +24,7 @@ from bluesky_jit.messages import (
 )
 from bluesky_jit.session.axis_stage import AxisWatch
 from bluesky_jit.session.controls import obey
-from bluesky_jit.session.couplings import Inbox, Outbox
+from bluesky_jit.session.couplings import Backlog, Inbox, Outbox
 from bluesky_jit.session.health import Stage
 from bluesky_jit.session.intake_stage import Intake
 from bluesky_jit.session.learning.setup import require_learnable
@@ -33,6 +33,7 @@ from bluesky_jit.session.problems import SESSION, Problems
 from bluesky_jit.session.publish_stage import Publishing
 from bluesky_jit.session.run import NORMALS, LiveRun
 from bluesky_jit.session.runs import Runs
+from bluesky_jit.session.shedding import Shedding
 from bluesky_jit.session.slices_stage import Slices
 from bluesky_jit.session.status import status_of
 from bluesky_jit.session.taps import Taps
@@ -71,6 +72,9 @@ class Session:
         self.settings = settings or load_settings()
         self.inbox = Inbox(self.settings.intake.queue_frames)
         self.outbox = Outbox()
+        self.shedding = Shedding()
+        self.backlog = Backlog()
+        """Frames that wait to be used: written by intake."""
         self.stopping = threading.Event()
         self.problems = Problems()
         self.positions_mm = dict.fromkeys(NORMALS, 0.0)

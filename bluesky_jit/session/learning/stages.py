@@ -13,6 +13,7 @@ from bluesky_jit.messages import Problem, Update
 from bluesky_jit.session.learning.judging import Doubt, FailedJudgement
 from bluesky_jit.session.learning.learner import Learner
 from bluesky_jit.session.run import LiveRun
+from bluesky_jit.session.shedding import PAIRS, STEPS
 
 if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
@@ -34,6 +35,8 @@ class PairMaker:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._next_s = 0.0
+        self._batch_s = IDLE_S
+        """How long the last batch took to make."""
 
     def loop(self) -> None:
         repeat_while_learning(self._session, self._make)
@@ -44,8 +47,17 @@ class PairMaker:
         train = not self._session.paused
         if not train and time.monotonic() < self._next_s:
             return False
-        self._next_s = time.monotonic() + PAUSED_S
-        return learner.make_batch(run.reconstruction, run.shown_grids(self._session.positions_mm), train=train)
+        shedding = self._session.shedding
+        if shedding.level >= PAIRS:
+            self._session.stopping.wait(self._batch_s)
+            shedding.pairs += self._session.settings.learn.batch
+            return True
+        began_s = time.monotonic()
+        self._next_s = began_s + PAUSED_S
+        made = learner.make_batch(run.reconstruction, run.shown_grids(self._session.positions_mm), train=train)
+        if made:
+            self._batch_s = time.monotonic() - began_s
+        return made
 
 
 class Training:
@@ -53,12 +65,22 @@ class Training:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._step_s = IDLE_S
+        """How long the last step took."""
 
     def loop(self) -> None:
         repeat_while_learning(self._session, self._train, Learner.finish)
 
     def _train(self, run: LiveRun, learner: Learner) -> bool:
+        shedding = self._session.shedding
+        if shedding.level >= STEPS:
+            self._session.stopping.wait(self._step_s)
+            shedding.steps += 1
+            return True
+        began_s = time.monotonic()
         worked = learner.judge(learning=False) if self._session.paused else learner.train()
+        if worked:
+            self._step_s = time.monotonic() - began_s
         doubt = learner.doubts.take()
         # The doubt of a slice that is not shown would be of no use to anybody.
         if doubt is not None and doubt.whole.name == DOUBT_OF and doubt.figure.judged and learner.ready:

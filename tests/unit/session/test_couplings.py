@@ -19,7 +19,7 @@ from bluesky_jit.messages import (
     SessionStatus,
     Update,
 )
-from bluesky_jit.session.couplings import Inbox, Latest, Outbox
+from bluesky_jit.session.couplings import Inbox, Latest, Outbox, Refused
 from bluesky_jit.tomo.grid import Grid
 
 SOON_S = 20.0
@@ -72,7 +72,7 @@ def update(run_uid: str, number: int, name: str = "XY", kind: ImageKind = "raw")
     )
 
 
-def all_of(inbox: Inbox) -> list[RunMessage]:
+def all_of(inbox: Inbox) -> list[RunMessage | Refused]:
     messages = []
     while (message := inbox.take(0)) is not None:
         messages.append(message)
@@ -103,10 +103,25 @@ def test_frames_make_room_once_they_are_used_and_not_when_they_are_taken() -> No
         assert inbox.put(inline(10))
         taken = inbox.take(0)
         assert not inbox.put(inline(1))
-        assert inbox.frames == 10
+        assert inbox.fill == 1.0
         assert taken is not None
         inbox.release(taken)
-    assert (inbox.refused("r"), inbox.frames) == (5, 0)
+        assert isinstance(inbox.take(0), Refused)
+    assert (inbox.refused("r"), inbox.fill) == (5, 0.0)
+
+
+def test_which_frames_did_not_fit_stays_in_their_place_however_many_they_are() -> None:
+    inbox = Inbox(10)
+    inbox.put(inline(8))
+    for _ in range(1000):
+        inbox.put(inline(3))
+    inbox.put(inline(2))
+    first, note, last = all_of(inbox)
+    assert isinstance(first, InlineFrames)
+    assert isinstance(last, InlineFrames)
+    assert isinstance(note, Refused)
+    assert note.unique_ids[:6] == [0, 1, 2, 0, 1, 2]
+    assert len(note) == inbox.refused("r") == 3000
 
 
 def test_references_and_ends_fit_always() -> None:
@@ -137,7 +152,8 @@ def test_putting_never_waits_for_taking() -> None:
     putting.start()
     putting.join(SOON_S)
     assert not putting.is_alive()
-    assert (len(all_of(inbox)), inbox.refused("r")) == (100, 900)
+    frames = [message for message in all_of(inbox) if isinstance(message, InlineFrames)]
+    assert (len(frames), inbox.refused("r")) == (100, 900)
 
 
 # ── the latest value ─────────────────────────────────────────────────────────────────────────────────────────────────

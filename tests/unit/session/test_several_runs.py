@@ -199,11 +199,11 @@ def test_the_first_frames_of_a_run_wait_for_the_last_slices_of_one_that_ended_be
     ended, begun = (bench.session.runs[run.uid] for run in (first, second))
     assert ended.drained
     assert begun.reconstruction is None
-    assert bench.session.inbox.frames == len(streams["flats"])
+    assert bench.intake._feeds[second.uid].backlog == len(streams["flats"])
     bench.session.close_run(ended)
     bench.work()
     assert begun.reconstruction is not None
-    assert (bench.session.inbox.frames, begun.frames.ledger.count("flat")) == (0, len(streams["flats"]))
+    assert (bench.session.inbox.fill, begun.frames.ledger.count("flat")) == (0, len(streams["flats"]))
 
 
 def test_last_slices_that_are_not_made_in_time_hold_nobody_up(streams: dict, caplog: pytest.LogCaptureFixture) -> None:
