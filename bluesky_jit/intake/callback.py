@@ -8,6 +8,7 @@ from typing import Any
 
 from event_model import RunRouter
 
+from bluesky_jit.intake.pages import single_pages
 from bluesky_jit.intake.run_intake import Receiver, RunIntake
 from bluesky_jit.messages import Problem
 
@@ -29,8 +30,9 @@ class JITCallback:
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         try:
-            if self._know(name, document):
-                self._router(name, document)
+            for name, document in single_pages(name, document):
+                if self._know(name, document):
+                    self._router(name, document)
         except Exception as error:
             logger.exception("a document (%s) could not be used", name)
             self._session.submit(Problem(text=f"a document ({name}) could not be used: {error}", severity="MAJOR"))
@@ -53,7 +55,7 @@ class JITCallback:
             return False
         if name == "stop":
             self._runs = {uid: run for uid, run in self._runs.items() if run != run_uid}
-        elif "uid" in document:
+        elif name in ("descriptor", "resource", "stream_resource"):
             self._runs[document["uid"]] = run_uid
         return True
 
