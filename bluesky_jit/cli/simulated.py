@@ -90,7 +90,7 @@ class SimulatedBeamline:
         self._write_settings()
         try:
             ioc = self.ioc() if "ioc" in self._parts else None
-            archive = self._archive() if "tiled" in self._parts else None
+            archive = self.archive() if "tiled" in self._parts else None
             if ioc is not None:
                 described = json.loads(ioc.wait_until_ready(READY_S).removeprefix("ready"))
                 self._sections["geometry"] = _geometry_settings(described)
@@ -136,7 +136,8 @@ class SimulatedBeamline:
         """Start the IOCs; again after they have ended, for instance."""
         return self._start("ioc", ["sim_devices.ioc", "--directory", str(self.frames), *self._ioc_options])
 
-    def _archive(self) -> ChildProcess:
+    def archive(self) -> ChildProcess:
+        """Start the Tiled server; again after it has ended, for instance."""
         arguments = [
             "sim_devices.archive",
             *("--directory", str(self.directory / "tiled")),

@@ -1,5 +1,7 @@
 """A console without a terminal: one line of JSON in for each tomo_scan, one line out for how it ended.
 
+With "inside" the scan is done inside another run of that plan name, as adaptive plans do.
+
 Started by tests as a process of its own, with BLUESKY_JIT_SETTINGS. Ctrl-C is what it is at a console.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from bluesky_jit.beamline.environment import loopback_epics
@@ -17,9 +20,11 @@ SETTINGS = load_settings()
 loopback_epics(SETTINGS)
 
 from bluesky import RunEngine  # noqa: E402
+from bluesky import plan_stubs as bps  # noqa: E402
+from bluesky.preprocessors import set_run_key_wrapper  # noqa: E402
 from bluesky.utils import RunEngineInterrupted  # noqa: E402
 
-from bluesky_jit.beamline.console import make_devices, missing_devices, subscribe_jit  # noqa: E402
+from bluesky_jit.beamline.console import Devices, make_devices, missing_devices, subscribe_jit  # noqa: E402
 from bluesky_jit.beamline.plans import tomo_scan  # noqa: E402
 
 WAIT_S = 60.0
@@ -29,6 +34,16 @@ WAIT_S = 60.0
 def say(**values: Any) -> None:
     sys.stdout.write(json.dumps(values) + "\n")
     sys.stdout.flush()
+
+
+def plan(devices: Devices, *, inside: str = "", **scan: Any) -> Iterator[Any]:
+    """Scan; inside another run, which has a name and no frames, when it is given."""
+    tomography = tomo_scan(*devices.arguments, geometry=SETTINGS.geometry, **scan)
+    if not inside:
+        return (yield from tomography)
+    yield from bps.open_run({"plan_name": inside})
+    yield from set_run_key_wrapper(tomography, "inner")
+    yield from bps.close_run()
 
 
 def main() -> None:
@@ -46,14 +61,14 @@ def main() -> None:
         ends.clear()
         error = ""
         try:
-            engine(tomo_scan(*devices.arguments, geometry=SETTINGS.geometry, **json.loads(line)))
+            engine(plan(devices, **json.loads(line)))
         except RunEngineInterrupted as interruption:
             error = f"{type(interruption).__name__}"
             if engine.state == "paused":
                 engine.abort("the sample fell")
         except Exception as failure:  # noqa: BLE001 - told to the test
             error = f"{type(failure).__name__}: {failure}"
-        stop = ends[-1] if ends else {}
+        stop = ends[0] if ends else {}
         say(uid=stop.get("run_start", ""), status=stop.get("exit_status", ""), reason=stop.get("reason"), error=error)
 
 
