@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 from bluesky_jit.beamline.environment import settings_file
 from bluesky_jit.settings import Settings, load_settings
@@ -25,6 +28,10 @@ BENCH_FAMILIES: dict[str, tuple[str, ...]] = {
     "soak": ("cache", "seconds"),
 }
 """What can be measured, and which options it takes besides --quick and --output."""
+SOURCE = (
+    "a file (Data Exchange or NXtomo), or a run in Tiled (tiled.uri): its uid, the beginning of it, its scan id, or -1 "
+    "for the last one"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,19 +71,42 @@ def _parser() -> argparse.ArgumentParser:
     keys.add_argument("folder", type=Path, help="where to put them")
     keys.set_defaults(command=_keys)
 
-    replay = commands.add_parser("replay", help="play a stored scan (Data Exchange or NXtomo) to a running serve")
-    replay.add_argument("scan", type=Path, help="the file")
-    replay.add_argument("--rate", type=float, default=30.0, help="projections in a second (default: %(default)s)")
+    doctor = commands.add_parser("doctor", help="look at everything that live slices need, and say what to do")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    _add_settings(doctor)
+    doctor.set_defaults(command=_doctor)
+
+    replay = commands.add_parser("replay", help="play a stored scan as if it were live, and see its slice denoised")
+    replay.add_argument("source", help=f"{SOURCE}; or a folder of a FleX-ray scanner")
+    replay.add_argument(
+        "--rate",
+        default="full",
+        metavar="HZ|real|full",
+        help="projections in a second, as their time stamps say, or as fast as they are taken (default: %(default)s)",
+    )
     replay.add_argument("--turns", type=int, default=1, help="how often to play the projections (default: %(default)s)")
+    replay.add_argument(
+        "--to",
+        default="session",
+        metavar="session|serve|tiled|http://…",
+        help="a session of its own, a running serve, the Tiled of the settings or another one (default: %(default)s)",
+    )
+    replay.add_argument(
+        "--learn",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="how long a session of its own learns after the last projection, or longer until it is ready; 0: not at "
+        "all (default: %(default)s)",
+    )
+    replay.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="for pictures and figures (default: jit-data/replay-<time>)"
+    )
     _add_settings(replay)
     replay.set_defaults(command=_replay)
 
     volume = commands.add_parser("reconstruct", help="reconstruct the whole volume of a file or of a recorded run")
-    volume.add_argument(
-        "source",
-        help="a file (Data Exchange or NXtomo), or a run in Tiled (tiled.uri): its uid, the beginning of it, its scan "
-        "id, or -1 for the last one",
-    )
+    volume.add_argument("source", help=f"{SOURCE}; or a folder of a FleX-ray scanner")
     volume.add_argument("output", type=Path, help="what to write: a name that ends in .zarr, .h5 or .tif")
     volume.add_argument(
         "--heights",
@@ -111,16 +141,22 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
-    """Return the settings that a command line asks for."""
+def settings_of(options: argparse.Namespace, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Return the settings that a command line asks for; defaults: take the place of the usual ones."""
+    loaded = load_settings(options.settings or settings_file(), defaults=defaults)
+    return loaded.changed(changes_of(options.set), origin="--set")
+
+
+def changes_of(texts: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return what some --set ask for, by section and key."""
     changes: dict[str, dict[str, str]] = {}
-    for text in options.set:
+    for text in texts:
         place, separator, value = text.partition("=")
         section, dot, key = place.partition(".")
         if not separator or not dot:
             raise ValueError(f"--set {text}: write SECTION.KEY=VALUE, such as learn.preset=fast")
         changes.setdefault(section, {})[key] = value
-    return load_settings(options.settings or settings_file()).changed(changes, origin="--set")
+    return changes
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -129,6 +165,12 @@ def _demo(options: argparse.Namespace) -> None:
     if options.turns < 1:
         raise ValueError(f"--turns is {options.turns}: give at least 1")
     sys.exit(demo(options.data, turns=options.turns, keep=options.keep))
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from bluesky_jit.cli.doctor import doctor
+
+    sys.exit(doctor(options.settings or settings_file(), changes_of(options.set), as_json=options.json))
 
 
 def _sim(options: argparse.Namespace) -> None:
@@ -151,18 +193,29 @@ def _keys(options: argparse.Namespace) -> None:
 
 
 def _replay(options: argparse.Namespace) -> None:
-    from bluesky_jit.cli.replay import replay_file
+    from bluesky_jit.cli.replay import Play, replay_source
 
-    if options.rate <= 0 or options.turns < 1:
-        raise ValueError(f"--rate is {options.rate} and --turns {options.turns}: give positive numbers")
-    replay_file(options.scan, settings_of(options), rate_hz=options.rate, turns=options.turns)
+    play = Play(rate=_rate(options.rate), turns=options.turns, to=options.to, learn_s=options.learn)
+    replay_source(options.source, partial(settings_of, options), play, output=options.output)
+
+
+def _rate(text: str) -> float | Literal["real", "full"]:
+    if text == "real" or text == "full":
+        return text
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise ValueError(f"--rate is {text}: give projections in a second, above 0, or 'real' or 'full'")
+    return rate
 
 
 def _reconstruct(options: argparse.Namespace) -> None:
     from bluesky_jit.cli.reconstruct import reconstruct_source
 
     heights = tuple(options.heights) if options.heights else None
-    reconstruct_source(options.source, options.output, settings_of(options), heights_mm=heights)
+    reconstruct_source(options.source, options.output, partial(settings_of, options), heights_mm=heights)
 
 
 def _bench(options: argparse.Namespace) -> None:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from bluesky_jit.intake.sources import open_scan
+from bluesky_jit.cli.scan_source import Load, find_scan, log_above
 from bluesky_jit.offline.files import require_new
-from bluesky_jit.offline.scan import Scan
 from bluesky_jit.offline.volume import Volume, reconstruct
 from bluesky_jit.session.workers import Workers, available_cores
-from bluesky_jit.settings import Settings
 
 
-def reconstruct_source(
-    source: str, output: Path, settings: Settings, *, heights_mm: tuple[float, float] | None = None
-) -> None:
+def reconstruct_source(source: str, output: Path, load: Load, *, heights_mm: tuple[float, float] | None = None) -> None:
     """Reconstruct a file or a run with all cores and progress bars, and say what came out."""
+    settings = load()
     progress = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bars = Progress(*columns, console=progress)
@@ -34,43 +27,17 @@ def reconstruct_source(
             tasks[doing] = bars.add_task(doing, total=total)
         bars.update(tasks[doing], completed=done)
 
-    with _log_above(progress), Workers(settings.tomo.workers or available_cores()) as workers:
+    with log_above(progress), Workers(settings.tomo.workers or available_cores()) as workers:
         require_new(output)
         try:
             with find_scan(source, settings) as scan:
-                volume = reconstruct(scan, output, settings, heights_mm=heights_mm, pool=workers, progress=advance)
+                # What a file says of its set-up counts where the settings say nothing.
+                known = load(scan.says)
+                volume = reconstruct(scan, output, known, heights_mm=heights_mm, pool=workers, progress=advance)
         finally:
             if tasks:
                 bars.stop()
     _tell(volume, Console())
-
-
-def find_scan(source: str, settings: Settings) -> AbstractContextManager[Scan]:
-    """Open the file of that path, or else the run of that uid or scan id."""
-    path = Path(source)
-    if path.exists() or path.suffix or len(path.parts) > 1:
-        return nullcontext(open_scan(path))
-    if not settings.tiled.uri:
-        raise ValueError(
-            f"there is no file {source}, and no Tiled server to look for a run {source} in: check the path, or set "
-            "tiled.uri"
-        )
-    # Tiled's client takes a second to import, which files need not wait for.
-    from bluesky_jit.intake.recorded import recorded_scan
-
-    return recorded_scan(source, settings)
-
-
-@contextmanager
-def _log_above(console: Console) -> Iterator[None]:
-    """Let what is logged scroll above the bars instead of through them."""
-    root = logging.getLogger()
-    handlers = root.handlers[:]
-    root.handlers[:] = [RichHandler(console=console, show_time=False, show_path=False, highlighter=None)]
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
 
 
 def _tell(volume: Volume, console: Console) -> None:

@@ -1,43 +1,216 @@
-"""`bluesky-jit replay`: play a stored scan to a running `bluesky-jit serve`."""
+"""`bluesky-jit replay`: play a stored scan into a session of its own, to a running serve, or into Tiled."""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from rich.progress import track
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from bluesky_jit.intake.replay import replay
+from bluesky_jit.cli.scan_source import Load, find_scan, log_above
+from bluesky_jit.intake.replay import Rate, order_of, replay
 from bluesky_jit.intake.setup import tomo_block
-from bluesky_jit.intake.sources import StoredScan, open_scan
-from bluesky_jit.intake.wire import DocumentPublisher
+from bluesky_jit.intake.stored_scan import StoredScan
 from bluesky_jit.settings import Settings
+from bluesky_jit.settings_sections import TiledSettings
 
+if TYPE_CHECKING:
+    from bluesky_jit.intake.recorded_frames import RecordedScan
+
+logger = logging.getLogger(__name__)
+
+Emit = Callable[[str, dict[str, Any]], None]
 LISTENER_S = 5.0
+"""How long is waited for a running serve."""
+BATCH_FRAMES = 25
+"""Frames sent to Tiled at a time: a request takes some 30 ms, whatever it carries."""
+PATCH = 20
+"""Rows of a training patch, where the settings name no other (docs/reference/presets.md)."""
+NAMED = 10
+"""Frames left out that the console names one by one; the figures name them all."""
 
 
-def replay_file(path: Path, settings: Settings, *, rate_hz: float, turns: int) -> None:
-    """Publish a stored scan's documents at a rate in projections a second."""
-    scan = open_scan(path)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """Say how a scan is to be played, and where to; learn_s: for how long a session learns after the last frame."""
+
+    rate: Rate = "full"
+    turns: int = 1
+    to: str = "session"
+    learn_s: float = 20.0
+
+    @property
+    def target(self) -> Literal["session", "serve", "tiled"]:
+        """Return the kind of place; raise ValueError for what is none."""
+        if self.to in ("session", "serve", "tiled"):
+            return self.to
+        if self.to.startswith(("http://", "https://")):
+            return "tiled"
+        raise ValueError(f"--to is {self.to}: give session, serve, tiled, or the address of a Tiled server (http://…)")
+
+
+class LeftOut:
+    """Keep what is left out, and tell of the first of them one by one."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def __call__(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+        if len(self.sentences) <= NAMED:
+            logger.warning(sentence)
+        elif len(self.sentences) == NAMED + 1:
+            logger.warning("more frames are left out; the figures will name them all")
+
+
+class Bars:
+    """Show how far a replay is."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def advance(self, doing: str, done: float, total: float, note: str = "") -> None:
+        if doing not in self._tasks:
+            self._progress.start()
+            self._tasks[doing] = self._progress.add_task(doing, total=total)
+        self._progress.update(self._tasks[doing], completed=done, total=total, description=f"{doing}{note}")
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+
+def replay_source(source: str, load: Load, play: Play, *, output: Path | None = None) -> None:
+    """Play a file, a folder or a run in Tiled; output: a session's folder for pictures and figures."""
+    if play.turns < 1 or play.learn_s < 0:
+        raise ValueError(f"--turns is {play.turns} and --learn {play.learn_s:g}: give 1 or more, and 0 or more")
+    target, settings = play.target, load()
+    folder = output or Path("jit-data") / time.strftime("replay-%Y%m%d-%H%M%S")
+    if target == "session":
+        from bluesky_jit.cli.replay_session import require_new_results
+
+        require_new_results(folder)
+    progress = Console(stderr=True)
+    bars = Bars(progress)
+    with log_above(progress), find_scan(source, settings) as scan:
+        known = load(defaults_of(scan, settings))
+        left_out = LeftOut()
+        for sentence in scan.lost:
+            left_out(f"{sentence}: it is left out")
+        if play.turns > 1:
+            logger.warning("the same noise comes again each turn: learning is judged by what it has seen before")
+        try:
+            if target == "session":
+                from bluesky_jit.cli.replay_session import play_in_session
+
+                play_in_session(scan, known, tomo_of_scan(scan, known), play, folder, bars, left_out)
+            elif target == "serve":
+                _play_to_serve(scan, known, play, bars, left_out)
+            else:
+                _play_into_tiled(scan, known, play, bars, left_out)
+        finally:
+            bars.stop()
+
+
+def defaults_of(scan: StoredScan | RecordedScan, settings: Settings) -> dict[str, Mapping[str, Any]]:
+    """Return what settings are where nobody has set them: as the scan says, and fit for what it covers."""
+    per_turn = scan.tomo.get("n_angles_per_rotation") or order_of(scan.angles_rad)["n_angles_per_rotation"]
+    # A window longer than the scan would wait for projections that never come.
+    tomo = {"axis": "estimate", "turns": min(1.0, scan.n_taken / per_turn)}
+    # Upright slices of fewer rows than a patch are mostly empty, and nothing is learned near them: from the two rows of
+    # TomoPy's tooth the network became ready in seconds without, and never with them.
+    few_rows = {"learn": {"patches": "whole"}} if scan.frame_shape[0] < (settings.learn.patch or PATCH) else {}
+    return {**scan.says, "tomo": {**tomo, **scan.says.get("tomo", {})}, **few_rows}
+
+
+def tomo_of_scan(scan: StoredScan | RecordedScan, settings: Settings) -> dict[str, Any]:
+    """Return the `tomo` block that a live run of this scan would have."""
+    said = {key: value for key, value in scan.tomo.items() if value is not None and key not in ("dark_flat_uid", "pva")}
+    energy = {} if settings.tomo.energy_kev is None else {"energy_kev": settings.tomo.energy_kev}
+    return {**tomo_block(settings.geometry), **energy, **said}
+
+
+def counted(emit: Emit, scan: StoredScan | RecordedScan, turns: int, bars: Bars) -> Emit:
+    """Return `emit` with a bar that counts frames."""
+    counts = scan.counts
+    total = sum(n * (turns if kind == "projection" else 1) for kind, n in counts.items())
+    played = 0
+
+    def emit_counted(name: str, document: dict[str, Any]) -> None:
+        nonlocal played
+        emit(name, document)
+        if name == "event":
+            played += 1
+            bars.advance(Path(scan.name).name, played, total)
+
+    return emit_counted
+
+
+def _play_to_serve(
+    scan: StoredScan | RecordedScan, settings: Settings, play: Play, bars: Bars, left_out: LeftOut
+) -> None:
+    """Publish a scan's documents, as a RunEngine does; at full speed no faster than the service takes them."""
+    from bluesky_jit.intake.wire import DocumentPublisher
+
     publisher = DocumentPublisher(settings.serve.publish_address, curve_folder=settings.serve.curve_folder)
     try:
         if not publisher.wait_for_listener(LISTENER_S):
             raise RuntimeError(
                 f"nobody listens at {settings.serve.publish_address}: start `bluesky-jit serve` with the same settings"
             )
-        bar = iter(track(range(_documents(scan, turns)), description=f"{scan.layout} {path.name}"))
-
-        def emit(name: str, document: dict[str, Any]) -> None:
-            publisher(name, document)
-            if name == "event":
-                next(bar)
-
-        replay(scan, emit, tomo=tomo_block(settings.geometry), rate_hz=rate_hz, turns=turns)
-        next(bar, None)
+        with _in_step(publisher, settings, play) as emit:
+            counting = counted(emit, scan, play.turns, bars)
+            tomo = tomo_of_scan(scan, settings)
+            uid = replay(scan, counting, tomo=tomo, rate=play.rate, turns=play.turns, told=left_out)
     finally:
         publisher.close()
+    Console().print(f"played as run {uid}", soft_wrap=True)
 
 
-def _documents(scan: StoredScan, turns: int) -> int:
-    blanks = sum(len(rows) for kind, (_, rows) in scan.rows.items() if kind != "projection")
-    return blanks + turns * scan.n_projections
+@contextmanager
+def _in_step(emit: Emit, settings: Settings, play: Play) -> Iterator[Emit]:
+    """Return `emit`, which at full speed waits for the service to have taken what was sent before."""
+    if play.rate != "full":
+        yield emit
+        return
+    from bluesky_jit.cli.replay_flow import Flow, counted_by_pvs
+
+    if not settings.epics.enabled:
+        raise ValueError(
+            "at full speed a service without PVs (epics.enabled) cannot say how many frames it has taken: give a rate, "
+            "--rate HZ"
+        )
+    with counted_by_pvs(settings) as taken:
+        yield Flow(emit, taken, most=settings.intake.queue_frames // 2)
+
+
+def _play_into_tiled(
+    scan: StoredScan | RecordedScan, settings: Settings, play: Play, bars: Bars, left_out: LeftOut
+) -> None:
+    """Record a scan as a raw run, as a RunEngine's would be."""
+    from bluesky_tiled_plugins import TiledWriter
+
+    from bluesky_jit.archive import address, answering, connect_now, raw_catalog
+
+    # The settings' key is for the settings' server.
+    server = settings.tiled if play.to == "tiled" else TiledSettings(uri=play.to)
+    if not server.uri:
+        raise ValueError("--to tiled needs tiled.uri: set it, or give the address of a Tiled server, --to http://…")
+    client = connect_now(server)
+    place = address(server.uri)
+    try:
+        with answering(place):
+            writer = TiledWriter(raw_catalog(client), batch_size=BATCH_FRAMES)
+            tomo = {key: value for key, value in tomo_of_scan(scan, settings).items() if value is not None}
+            counting = counted(writer, scan, play.turns, bars)
+            uid = replay(scan, counting, tomo=tomo, rate=play.rate, turns=play.turns, told=left_out)
+    finally:
+        client.context.close()
+    Console().print(f"recorded as run {uid} in Tiled at {place}; bluesky-jit reconstruct {uid[:8]} …", soft_wrap=True)

@@ -1,124 +1,33 @@
-"""Read the runs that Tiled has recorded, wherever its server keeps their frames."""
+"""Find the runs that Tiled has recorded, and which of their frames are what."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bluesky_jit.archive import address, answering, connect_now, find_run, raw_catalog
-from bluesky_jit.intake.angle_unit import AngleUnit
-from bluesky_jit.intake.dialects import StreamKeys, asked_angle_key, even_steps_rad, is_tomography, read_stream
-from bluesky_jit.intake.frames import as_counts, unix_times
+from bluesky_jit.intake.dialects import (
+    StreamKeys,
+    asked_angle_key,
+    even_steps_rad,
+    read_monitor,
+    read_stream,
+    tells_tomography,
+    tomo_of,
+)
+from bluesky_jit.intake.foreign_plans import borrowed
+from bluesky_jit.intake.frames import unix_times
 from bluesky_jit.intake.ledger import Ledger
-from bluesky_jit.intake.sources import KINDS, taken_together
-from bluesky_jit.messages import FrameKind, ProjectionBlock
+from bluesky_jit.intake.recorded_frames import RecordedFrames, RecordedScan
+from bluesky_jit.messages import AngleTrack, FrameKind
 from bluesky_jit.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedFrames:
-    """Point at the frames of one stream that count, in the order in which they were taken.
-
-    stream, image: Tiled's clients of it, and of its array (rows, …, n_v, n_u); rows: which of its frames, (n,), and for
-    each of them the unique id, the time stamp in Unix seconds (NaN when unknown), the angle (NaN for darks and flats)
-    and, after, how many projections had been taken before it.
-    """
-
-    keys: StreamKeys
-    stream: Any
-    image: Any
-    rows: np.ndarray
-    unique_ids: np.ndarray
-    times_s: np.ndarray
-    angles_rad: np.ndarray
-    after: np.ndarray
-    flats: str = "this run"
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def counts(self, first: int, end: int) -> np.ndarray:
-        """Fetch frames first to end, uint16 (n, n_v, n_u)."""
-        rows = self.rows[first:end]
-        # Some detectors record several frames an event.
-        per_row = int(np.prod(self.image.shape[1:-2], dtype=np.int64))
-        start, stop = int(rows[0]) // per_row, int(rows[-1]) // per_row + 1
-        frames = np.asarray(self.image[start:stop]).reshape(-1, *self.keys.frame_shape)
-        return as_counts(frames[rows - start * per_row], self.keys.kind)
-
-    def only(self, chosen: np.ndarray) -> RecordedFrames:
-        """Return some of the frames."""
-        columns = ("rows", "unique_ids", "times_s", "angles_rad", "after")
-        return replace(self, **{name: getattr(self, name)[chosen] for name in columns})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedScan:
-    """Hold where the frames of a run are; tomo: the metadata block of its start document."""
-
-    uid: str
-    place: str
-    tomo: Mapping[str, Any]
-    frames: Mapping[FrameKind, RecordedFrames]
-    angles_per_turn: int | None
-
-    @property
-    def name(self) -> str:
-        return f"run {self.uid} in Tiled at {self.place}"
-
-    @property
-    def n_projections(self) -> int:
-        return len(self.frames["projection"])
-
-    @property
-    def angles_rad(self) -> np.ndarray:
-        return self.frames["projection"].angles_rad
-
-    @property
-    def frame_shape(self) -> tuple[int, int]:
-        return self.frames["projection"].keys.frame_shape
-
-    def blocks(self, *, size: int = 64, kinds: tuple[FrameKind, ...] = KINDS) -> Iterator[ProjectionBlock]:
-        """Yield all darks, all flats and then projections, in blocks of at most `size` frames taken together.
-
-        Projections are numbered as they were recorded, without gaps for those that were lost.
-        """
-        unit = AngleUnit(self.angles_per_turn, _scan_mode(self.tomo)) if self.angles_per_turn else None
-        for kind in kinds:
-            frames = self.frames.get(kind)
-            if frames is None:
-                continue
-            for first, end in taken_together(frames.after, len(frames)):
-                for start in range(first, end, size):
-                    block = self._block(frames, start, min(start + size, end))
-                    if unit is not None:
-                        unit.check(block)
-                    yield block
-
-    def _block(self, frames: RecordedFrames, first: int, end: int) -> ProjectionBlock:
-        kind = frames.keys.kind
-        with answering(self.place):
-            counts = frames.counts(first, end)
-        return ProjectionBlock(
-            run_uid=self.uid,
-            kind=kind,
-            counts=counts,
-            acquisition=np.arange(first, end),
-            unique_ids=frames.unique_ids[first:end],
-            frame_times_s=frames.times_s[first:end],
-            received_times_s=np.full(end - first, np.nan),
-            angles_rad=frames.angles_rad[first:end],
-            angle_source=frames.keys.angle_source,
-            flats=frames.flats,
-            after=None if kind == "projection" else int(frames.after[first]),
-        )
 
 
 @contextmanager
@@ -142,17 +51,23 @@ def _scan(catalog: Any, which: str, place: str, settings: Settings) -> RecordedS
     run = find_run(catalog, which, place)
     start = run.metadata["start"]
     called = f"run {start['uid'][:8]}"
-    if not is_tomography(start):
+    tomo = tomo_of(start, settings)
+    if tomo is None and any(tells_tomography(descriptor) for descriptor in _descriptors(run)):
+        tomo = borrowed(start)
+    if tomo is None:
         raise ValueError(
-            f"{called} is no tomography run: its start document has no `tomo` block, which says how to reconstruct"
+            f"{called} is no tomography run: its start document has no `tomo` block, which says how to reconstruct, "
+            "and neither its plan nor its streams are known; name such plans in intake.plans"
         )
+    if assumed := tomo.pop("assumed", ""):
+        logger.warning("%s: %s", called, assumed)
     if run.metadata.get("stop") is None:
         logger.warning("%s has no end: it still goes on, or was broken off; what is recorded is taken", called)
-    tomo = start["tomo"]
-    frames = _with_order(_streams(run, called, settings))
+    frames = _streams(run, called, settings, tomo)
     if not len(frames.get("projection", ())):
         raise ValueError(f"{called} has no projections: its streams are {', '.join(sorted(run)) or 'none'}")
-    frames["projection"] = _with_angles(frames["projection"], tomo, called, settings)
+    frames["projection"] = _with_angles(run, frames["projection"], tomo, called, settings)
+    frames = _with_order(frames)
     lender = tomo.get("dark_flat_uid")
     if lender and not {"dark", "flat"} <= frames.keys():
         frames = _lent(catalog, str(lender), called, settings, frames["projection"].keys.frame_shape) | frames
@@ -160,17 +75,22 @@ def _scan(catalog: Any, which: str, place: str, settings: Settings) -> RecordedS
     return RecordedScan(uid=start["uid"], place=place, tomo=tomo, frames=frames, angles_per_turn=per_turn)
 
 
-def _streams(run: Any, called: str, settings: Settings) -> dict[FrameKind, RecordedFrames]:
+def _descriptors(run: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the first descriptor of each stream, with the stream's name."""
+    for name in run:
+        descriptors = getattr(run[name], "descriptors", ())
+        if descriptors:
+            yield {**descriptors[0], "name": name}
+
+
+def _streams(run: Any, called: str, settings: Settings, tomo: Mapping[str, Any]) -> dict[FrameKind, RecordedFrames]:
     """Return the frames of each stream that has any, without their angles."""
     found: dict[FrameKind, RecordedFrames] = {}
     start = run.metadata["start"]
-    tomo = start.get("tomo") or {}
-    for name in run:
+    for descriptor in _descriptors(run):
+        name = descriptor["name"]
         stream = run[name]
-        descriptors = getattr(stream, "descriptors", ())
-        if not descriptors:
-            continue
-        keys = read_stream({**descriptors[0], "name": name}, tomo, start, settings.intake)
+        keys = read_stream(descriptor, tomo, start, settings.intake)
         columns = set(stream)
         if keys is None or keys.image not in columns:
             continue
@@ -190,23 +110,34 @@ def _frames(keys: StreamKeys, stream: Any, columns: set[str], near_s: float) -> 
     times = next((_column(stream, key, n) for key in times_of if key in columns), None)
     times_s = np.full(n, np.nan) if times is None else unix_times(times, near_s)
     unique_ids = np.arange(n) if ids is None else ids.astype(np.int64)
+    arrivals = Ledger().enter(keys.kind, unique_ids, n, times_s)
     frames = RecordedFrames(
         keys=keys,
         stream=stream,
         image=image,
         rows=np.arange(n),
         unique_ids=unique_ids,
+        numbers=arrivals.acquisition,
         times_s=times_s,
         angles_rad=np.full(n, np.nan),
         after=np.zeros(n, dtype=np.int64),
     )
     # A frame that was recorded twice counts once, as it does live.
-    return frames.only(Ledger().enter(keys.kind, unique_ids, n, times_s).keep)
+    return frames.only(arrivals.keep)
 
 
-def _with_angles(frames: RecordedFrames, tomo: Mapping[str, Any], called: str, settings: Settings) -> RecordedFrames:
+def _with_angles(
+    run: Any, frames: RecordedFrames, tomo: Mapping[str, Any], called: str, settings: Settings
+) -> RecordedFrames:
     """Return projections with their angles; raise ValueError when those cannot be known."""
     keys, stream = frames.keys, frames.stream
+    if not keys.angle and (track := _monitored(run, tomo, settings)) is not None:
+        # Those that the stage's samples do not reach cannot be placed.
+        angles = track.at(frames.times_s)
+        placed = np.isfinite(angles)
+        if not placed.all():
+            logger.warning("%s: %d projections lie outside the stage's samples: left out", called, np.sum(~placed))
+        return replace(frames.only(placed), angles_rad=angles[placed], angle_source="monitored stream")
     asked = asked_angle_key(tomo, settings.intake)
     if asked and not keys.angle:
         raise ValueError(
@@ -217,7 +148,8 @@ def _with_angles(frames: RecordedFrames, tomo: Mapping[str, Any], called: str, s
     if keys.angle:
         angles = _column(stream, keys.angle, n).astype(np.float64) * keys.angle_scale
     else:
-        angles = even_steps_rad(tomo, settings.tomo.angles_per_turn, 0, n)
+        sweep = keys.frames_per_row if keys.frames_per_row > 1 else None
+        angles = even_steps_rad(tomo, settings.tomo.angles_per_turn, 0, n, sweep=sweep)
         logger.warning("%s records no angle: even steps are taken, from 0 on", called)
     angles = angles[frames.rows]
     if not np.isfinite(angles).all():
@@ -226,6 +158,24 @@ def _with_angles(frames: RecordedFrames, tomo: Mapping[str, Any], called: str, s
             f"{called} has {lost} angles in {keys.angle!r} that are no numbers: give another key in intake.angle_key"
         )
     return replace(frames, angles_rad=angles)
+
+
+def _monitored(run: Any, tomo: Mapping[str, Any], settings: Settings) -> AngleTrack | None:
+    """Return the angles of a stage that was monitored during the run, or None."""
+    start = run.metadata["start"]
+    for descriptor in _descriptors(run):
+        found = read_monitor(descriptor, tomo, start, settings.intake)
+        if found is None:
+            continue
+        key, scale = found
+        stream = run[descriptor["name"]]
+        times = f"ts_{key}" if f"ts_{key}" in set(stream) else "time"
+        times_s, angles = (np.asarray(stream[name].read(), dtype=np.float64).ravel() for name in (times, key))
+        order = np.argsort(times_s)
+        return AngleTrack(
+            times_s=times_s[order], angles_rad=angles[order] * scale, delay_s=settings.intake.monitor_delay_s
+        )
+    return None
 
 
 def _column(stream: Any, key: str, n: int) -> np.ndarray:
@@ -261,7 +211,7 @@ def _lent(
             "there too"
         ) from None
     lent: dict[FrameKind, RecordedFrames] = {}
-    for kind, frames in _with_order(_streams(run, f"run {uid[:8]}", settings)).items():
+    for kind, frames in _with_order(_streams(run, f"run {uid[:8]}", settings, {})).items():
         if kind == "projection" or not len(frames):
             continue
         if frames.keys.frame_shape != frame_shape:
@@ -273,7 +223,3 @@ def _lent(
         kept = frames.only(last)
         lent[kind] = replace(kept, after=np.zeros_like(kept.after), flats=f"run {uid}")
     return lent
-
-
-def _scan_mode(tomo: Mapping[str, Any]) -> str:
-    return str(tomo.get("scan_mode") or "sequential")

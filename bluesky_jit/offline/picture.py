@@ -1,7 +1,9 @@
-"""Draw the middle slices of a volume, to see at a glance what came out."""
+"""Draw what came out, to see it at a glance: the middle slices of a volume, a slice raw and denoised."""
 
 from __future__ import annotations
 
+import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,42 @@ class MiddleSlices:
             if number == len(slices):
                 figure.colorbar(drawn, ax=axes, label="attenuation / (1/mm)", shrink=0.8)
         figure.savefig(path, dpi=120)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Set a slice beside the same slice denoised, or beside the reason why there is none.
+
+    raw, denoised: (ny, nx) on grid; radius: of what every projection sees; titles: of both; unit: of lengths.
+    """
+
+    raw: np.ndarray
+    denoised: np.ndarray | None
+    reason: str
+    grid: Grid
+    radius: float
+    titles: tuple[str, str]
+    unit: str
+
+    def draw(self, path: Path, heading: str) -> None:
+        """Write a picture of both, in one contrast: that of the raw slice where every projection sees it."""
+        inside = np.hypot(*(self.grid.points()[0, ..., axis] for axis in (0, 1))) <= self.radius
+        low, high = (float(value) for value in np.percentile(self.raw[inside], [LOW, HIGH]))
+        figure = Figure(figsize=(9.6, 4.9), layout="constrained")
+        extent = (*_ends_mm(self.grid, 0), *_ends_mm(self.grid, 1))
+        panels = figure.subplots(1, 2)
+        for axes, title, image in zip(panels, self.titles, (self.raw, self.denoised), strict=True):
+            axes.set_title(title, fontsize=10)
+            if image is None:
+                axes.set_axis_off()
+                axes.text(0.5, 0.5, textwrap.fill(self.reason, 40), ha="center", va="center", fontsize=10)
+                continue
+            seen = np.ma.masked_where(~inside, image)
+            drawn = axes.imshow(seen, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent)
+            figure.colorbar(drawn, ax=axes, label=f"attenuation / (1/{self.unit})", shrink=0.7)
+            axes.set(xlabel=f"x / {self.unit}", ylabel=f"y / {self.unit}")
+        figure.suptitle(heading, fontsize=11)
+        figure.savefig(path, dpi=110)
 
 
 def _ends_mm(grid: Grid, axis: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, frames
 
 from bluesky_jit import JITCallback, Session, load_settings
-from bluesky_jit.intake.replay import angles_per_turn, replay
+from bluesky_jit.intake.replay import order_of, replay
 from bluesky_jit.intake.sources import open_scan
 from bluesky_jit.messages import InlineFrames, RunStart, RunStop
 
@@ -63,8 +63,8 @@ def test_the_rate_is_kept_by_the_clock(stored: Path) -> None:
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    replay(open_scan(stored), lambda *_: None, tomo=TOMO, rate_hz=10.0, clock=lambda: now[0], sleep=sleep)
-    assert now[0] - 1000.0 == pytest.approx(ANGLES / 10.0)
+    replay(open_scan(stored), lambda *_: None, tomo=TOMO, rate=10.0, clock=lambda: now[0], sleep=sleep)
+    assert now[0] - 1000.0 == pytest.approx((ANGLES - 1) / 10.0)
 
 
 def test_a_session_makes_slices_of_a_stored_scan(stored: Path) -> None:
@@ -103,4 +103,4 @@ def test_the_tooth_is_reconstructed() -> None:
 @pytest.mark.parametrize(("angles", "words"), [([0.0], "at least two"), ([1.0, 1.0], "do not change")])
 def test_scans_that_cannot_be_placed_are_refused(angles: list[float], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        angles_per_turn(np.array(angles))
+        order_of(np.array(angles))

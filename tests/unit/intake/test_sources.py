@@ -68,7 +68,7 @@ def test_long_scans_come_in_blocks(tmp_path: Path) -> None:
 def test_the_tooth_scan_is_read() -> None:
     scan = open_scan(REAL / "tooth.h5")
     assert (scan.layout, scan.n_projections, scan.frame_shape) == ("Data Exchange", 181, (2, 640))
-    assert {kind: len(rows) for kind, (_, rows) in scan.rows.items()} == {"projection": 181, "dark": 10, "flat": 10}
+    assert scan.counts == {"projection": 181, "dark": 10, "flat": 10}
     assert np.rad2deg(scan.angles_rad[[0, -1]]) == pytest.approx([0, 179], abs=0.01)
     first = next(block for block in scan.blocks() if block.kind == "flat")
     with h5py.File(REAL / "tooth.h5") as file:
@@ -77,9 +77,13 @@ def test_the_tooth_scan_is_read() -> None:
 
 @needs_real_scans
 @pytest.mark.parametrize(
-    ("name", "words"), [("k11-18014.nxs", "k11-18014-imaging.h5, which is missing"), ("i12_112482.nxs", "no images")]
+    ("name", "words"),
+    [
+        ("k11-18014.nxs", "name the dataset of the angles in intake.angle_key"),
+        ("i12_112482.nxs", "pco1-112482.hdf, which"),
+    ],
 )
-def test_a_record_without_its_images_says_where_they_are(name: str, words: str) -> None:
+def test_a_record_without_angles_or_images_says_what_is_missing(name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         open_scan(REAL / name)
 
