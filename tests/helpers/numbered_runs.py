@@ -106,6 +106,15 @@ class Delivered:
     frames: dict[FrameKind, set[int]] = field(default_factory=lambda: {kind: set() for kind in NUMBERS})
     stopped: bool = False
 
+    @property
+    def known_lost(self) -> int:
+        """Count the frames that are known to be lost: gaps in the detector's count, and projections to come."""
+        gaps = {
+            kind: max(numbers) + 1 - min(numbers) - len(numbers) for kind, numbers in self.frames.items() if numbers
+        }
+        to_come = NUMBERS["projection"] - len(self.frames["projection"])
+        return sum(gaps.values()) if not self.stopped else gaps.get("dark", 0) + gaps.get("flat", 0) + to_come
+
 
 def delivered(documents: Iterable[tuple[str, Any]]) -> list[Delivered]:
     """Follow documents as they come and say what each run brought: a frame has come with all of its columns."""

@@ -96,6 +96,7 @@ class Bench:
         counted = (status.darks, status.flats, status.projections)
         assert counted == tuple(len(came.frames[kind]) for kind in NUMBERS)
         assert status.frames_received == sum(counted)
+        assert status.frames_lost == came.known_lost
 
     def check_that_the_next_run_works(self, *, filed: bool) -> None:
         documents = self.documents(0, filed=filed)
@@ -151,13 +152,24 @@ def disorders(draw: st.DrawFn, documents: Documents, *, stop: bool = True) -> Do
 
 # Without shrinking: every example takes a run's time.
 few = settings(
-    max_examples=12,
+    max_examples=8,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 
-@pytest.mark.parametrize("filed", [True, False], ids=["files", "events"])
+@st.composite
+def interleaved(draw: st.DrawFn, first: Documents, second: Documents) -> Documents:
+    """Draw how the documents of two runs come in turns."""
+    order = draw(st.permutations([0] * len(first) + [1] * len(second)))
+    left = (iter(first), iter(second))
+    return [next(left[run]) for run in order]
+
+
+both = pytest.mark.parametrize("filed", [True, False], ids=["files", "events"])
+
+
+@both
 @few
 @given(data=st.data())
 def test_whatever_becomes_of_documents_frames_that_came_are_used_once_with_their_own_angle(
@@ -169,3 +181,32 @@ def test_whatever_becomes_of_documents_frames_that_came_are_used_once_with_their
     bench.wait_until_ended(came.uid)
     bench.check(came, 1)
     bench.check_that_the_next_run_works(filed=filed)
+
+
+@both
+@few
+@given(data=st.data())
+def test_two_runs_at_a_time_are_kept_apart(bench: Bench, filed: bool, data: st.DataObject) -> None:
+    runs = [data.draw(disorders(bench.documents(run, filed=filed))) for run in range(2)]
+    sent = data.draw(interleaved(*runs))
+    by_uid = {came.uid: came for came in delivered(document for document in sent if document not in GARBAGE)}
+    bench.send(sent)
+    for run, [(_, start), *_] in enumerate(runs):
+        bench.wait_until_ended(start["uid"])
+        bench.check(by_uid[start["uid"]], run)
+    bench.check_that_the_next_run_works(filed=filed)
+
+
+def test_runs_whose_stop_never_comes_are_ended_with_exact_counts_and_do_no_harm(bench: Bench) -> None:
+    """There is room for four at a time: each that begins beyond them ends the one that was silent for longest."""
+    unstopped = [bench.documents(1, filed=filed)[:-1] for filed in (True, False) * 4]
+    for documents in unstopped:
+        bench.send(documents)
+    first = unstopped[0][0][1]["uid"]
+    bench.wait_until_ended(first)
+    stop = bench.sink.stop_of(first)
+    assert stop is not None
+    assert stop.exit_status == "fail"
+    [came] = delivered(unstopped[0])
+    bench.check(came, 1)
+    bench.check_that_the_next_run_works(filed=True)
