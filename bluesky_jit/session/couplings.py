@@ -50,6 +50,7 @@ class Inbox:
         self._messages: deque[tuple[float, RunMessage | Refused]] = deque()
         self._changed = threading.Condition()
         self._refused: dict[str, int] = {}
+        self._closed = False
 
     @property
     def empty(self) -> bool:
@@ -69,6 +70,9 @@ class Inbox:
     def put(self, message: RunMessage) -> bool:
         """Queue a message; return False for frames that do not fit."""
         with self._changed:
+            if self._closed:
+                # People were told when it was closed.
+                return True
             if isinstance(message, InlineFrames):
                 if self._frames + len(message.counts) > self._most_frames:
                     self._refuse(message)
@@ -91,6 +95,12 @@ class Inbox:
             last = Refused(run_uid=message.run_uid, kind=message.kind, numbered=message.numbered, tapped=message.tapped)
             self._messages.append((time.monotonic(), last))
         last.add(message)
+
+    def close(self) -> None:
+        """Take nothing more: there is nobody to use it."""
+        with self._changed:
+            self._closed = True
+            self._messages.clear()
 
     def release(self, message: RunMessage | Refused) -> None:
         """Make room for others: the frames of a message that was taken are used, or given up."""

@@ -26,13 +26,21 @@ class Stage:
     """Run a loop in a named thread, restart it once when it raises, then report it as lost."""
 
     def __init__(
-        self, name: str, body: Callable[[], None], report: Callable[[Problem], None], *, background: bool = False
+        self,
+        name: str,
+        body: Callable[[], None],
+        report: Callable[[Problem], None],
+        *,
+        background: bool = False,
+        when_lost: Callable[[], None] = lambda: None,
     ) -> None:
+        """Prepare; when_lost: called once, in the stage's thread, when it has failed for good."""
         self.name = name
         self.failures = 0
         self._body = body
         self._report = report
         self._background = background
+        self._when_lost = when_lost
         self._thread = threading.Thread(target=self._run, name=f"jit-{name}", daemon=True)
 
     @property
@@ -60,6 +68,7 @@ class Stage:
                 logger.exception("stage %s failed", self.name)
                 then = "the session goes on without it; restart the service" if self.lost else "it was restarted"
                 self._report(Problem(text=f"stage {self.name} failed ({error}): {then}", severity="MAJOR"))
+        self._when_lost()
 
 
 def give_way() -> None:

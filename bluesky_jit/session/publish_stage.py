@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from bluesky_jit.messages import Problem
+from bluesky_jit.session.runs import STALE_S
+
 if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
 
@@ -17,6 +20,17 @@ class Publishing:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._told = False
+
+    def _watch_intake(self) -> None:
+        """Say when intake hangs: everything else would look as if no frames came."""
+        hung = self._session.inbox.age_s > STALE_S
+        if hung and not self._told:
+            text = (
+                f"nothing that came in the last {STALE_S:g} s was taken in: does a disk hang that frames are read from?"
+            )
+            self._session.report(Problem(text=f"{text} If it stays, restart the service", severity="MAJOR"))
+        self._told = hung
 
     def loop(self) -> None:
         due = 0.0
@@ -25,4 +39,5 @@ class Publishing:
                 self._session.to_sinks(message)
             if time.monotonic() >= due:
                 due = time.monotonic() + HEARTBEAT_S
+                self._watch_intake()
                 self._session.to_sinks(self._session.status)

@@ -24,7 +24,7 @@ def status_of(session: Session, run: LiveRun | None, *, on_show: bool = True) ->
         "on_show": on_show,
         "update": session.update_number,
         "backlog": session.backlog.frames,
-        "lag_s": session.backlog.lag_s,
+        "lag_s": max(session.backlog.lag_s, session.inbox.age_s),
         "shed": session.shedding.counts,
         "message": problem.text if problem else "",
         "severity": problem.severity if problem else "NO_ALARM",

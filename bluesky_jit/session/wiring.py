@@ -109,8 +109,10 @@ class Session:
         }
         if self.settings.learn.enabled:
             loops |= {"pairs": (PairMaker(self).loop, True), "trainer": (Training(self).loop, True)}
+        when_lost = {"intake": self._end_without_intake}
         self._stages = [
-            Stage(name, body, self.report, background=background) for name, (body, background) in loops.items()
+            Stage(name, body, self.report, background=background, when_lost=when_lost.get(name, lambda: None))
+            for name, (body, background) in loops.items()
         ]
         # Before there are sinks, which would have people wait for a session that still compiles.
         rehearse(choose(self.settings.tomo.kernel))
@@ -132,18 +134,23 @@ class Session:
                 logger.warning("stage %s is still busy after %g s and is left behind", stage.name, JOIN_S)
         if self.workers is not None:
             self.workers.close()
-        for run in self.runs.values():
-            # Also a run that goes on has its end here: nobody is to wait for more of it.
-            run.stop = run.stop or RunStop(
-                run_uid=run.uid, time_s=time.time(), exit_status="abort", reason="the session ended"
-            )
-            self.close_run(run)
+        self._end_runs("abort", "the session ended")
         for message in self.outbox.take(0):
             self.to_sinks(message)
         for sink in self._sinks:
             sink.close()
         for run in self.runs.values():
             run.frames.close()
+
+    def _end_runs(self, exit_status: str, reason: str) -> None:
+        """Give also the runs that go on their end: nobody is to wait for more of them."""
+        for run in self.runs.values():
+            run.stop = run.stop or RunStop(run_uid=run.uid, time_s=time.time(), exit_status=exit_status, reason=reason)
+            self.close_run(run)
+
+    def _end_without_intake(self) -> None:
+        self.inbox.close()
+        self._end_runs("fail", "stage intake was lost: nobody reads frames any more")
 
     def __enter__(self) -> Self:
         return self.start()

@@ -114,9 +114,12 @@ def repeat_while_learning(
         try:
             if not work(run, current):
                 session.stopping.wait(BREATH_S)
-        except ValueError as error:
-            failed = isinstance(error, FailedJudgement)
-            text = f"{'what was learned could not be judged' if failed else 'pairs were left out of learning'}: {error}"
+        except (ValueError, MemoryError) as error:
+            text = f"pairs were left out of learning: {error}"
+            if isinstance(error, FailedJudgement):
+                text = f"what was learned could not be judged: {error}"
+            elif isinstance(error, MemoryError):
+                text = f"nothing is learned for want of memory, slices are raw ({error}): set a smaller learn.buffer"
             # Once for each kind: figures differ from batch to batch.
             kind = re.sub(r"\d+", "#", text)
             if (run.uid, kind) not in told:

@@ -13,8 +13,9 @@ import pytest
 from simulated_run import emit_run, frames
 
 from bluesky_jit import JITCallback, Session
-from bluesky_jit.messages import Problem
-from bluesky_jit.session import slices_stage
+from bluesky_jit.learn.buffer import PairBuffer
+from bluesky_jit.messages import Problem, RunStop, SinkMessage
+from bluesky_jit.session import axis_stage, intake_stage, publish_stage, slices_stage
 from bluesky_jit.session.health import BACKGROUND_NICENESS, Stage
 from bluesky_jit.session.learning import learner
 from bluesky_jit.session.run import LiveRun
@@ -149,3 +150,118 @@ def test_a_run_has_its_end_even_when_its_last_slices_fail(monkeypatch: pytest.Mo
         uid = emit_run(JITCallback(session), streams)
         assert session.wait_for(lambda status: (status.run_uid, status.state) == (uid, "idle"), SOON_S)
         assert session.latest("XY", "raw") is not None
+
+
+class Sink:
+    """Keep what is published, in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[SinkMessage] = []
+
+    def publish(self, message: SinkMessage) -> None:
+        self.messages.append(message)
+
+    def close(self) -> None:
+        pass
+
+    def ends(self) -> list[RunStop]:
+        return [message for message in self.messages if isinstance(message, RunStop)]
+
+
+RAW_ONLY = load_settings(environment={}, intake={"queue_frames": 4096}, learn={"enabled": False})
+
+
+def test_runs_have_their_end_when_nobody_makes_slices_any_more(monkeypatch: pytest.MonkeyPatch, streams: dict) -> None:
+    monkeypatch.setattr(slices_stage.Slices, "refresh", Broken())
+    sink = Sink()
+    with Session(RAW_ONLY, sinks=[sink]) as session:
+        for number in range(3):
+            uid = emit_run(JITCallback(session), streams)
+            assert session.wait_for(lambda _, count=number + 1: len(sink.ends()) == count, SOON_S)
+            assert (sink.ends()[-1].run_uid, sink.ends()[-1].exit_status) == (uid, "success")
+        assert session.is_lost("slices")
+        assert session.status.state == "failed"
+        assert session.status.frames_lost == 0
+
+
+def test_runs_have_their_end_and_nothing_piles_up_when_nobody_reads_frames_any_more(
+    monkeypatch: pytest.MonkeyPatch, streams: dict
+) -> None:
+    sink = Sink()
+    with Session(RAW_ONLY, sinks=[sink]) as session:
+
+        def break_intake(number: int) -> None:
+            if number == 10:
+                assert session.wait_for(lambda status: status.projections > 5, SOON_S)
+                monkeypatch.setattr(intake_stage.Intake, "step", Broken())
+                assert session.wait_for(lambda status: status.state == "failed", SOON_S)
+
+        uid = emit_run(JITCallback(session), streams, between=break_intake)
+        assert session.wait_for(lambda _: bool(sink.ends()), SOON_S)
+        [end] = sink.ends()
+        assert (end.run_uid, end.exit_status) == (uid, "fail")
+        assert "stage intake was lost" in end.reason
+        emit_run(JITCallback(session), streams)
+        assert session.inbox.empty
+        assert "stage intake failed (broken on purpose)" in session.status.message
+    assert len(sink.ends()) == 1
+
+
+def test_slices_and_ends_go_on_when_the_axis_is_lost(monkeypatch: pytest.MonkeyPatch, streams: dict) -> None:
+    monkeypatch.setattr(axis_stage.AxisWatch, "look", Broken())
+    sink = Sink()
+    with Session(RAW_ONLY, sinks=[sink]) as session:
+        uid = emit_run(JITCallback(session), streams)
+        assert session.wait_for(lambda _: bool(sink.ends()), SOON_S)
+        assert session.is_lost("axis")
+        assert session.status.state == "idle"
+        update = session.latest("XY", "raw")
+        assert update is not None
+        assert update.run_uid == uid
+
+
+def test_what_was_published_last_reaches_the_sinks_although_the_publish_stage_is_lost(
+    monkeypatch: pytest.MonkeyPatch, streams: dict
+) -> None:
+    sink = Sink()
+    with Session(RAW_ONLY, sinks=[sink]) as session:
+        monkeypatch.setattr(session.outbox, "take", Broken())
+        assert session.wait_for(lambda status: status.state == "failed", SOON_S)
+        uid = emit_run(JITCallback(session), streams)
+        assert session.wait_for(lambda _: session.run is not None and session.run.closed, SOON_S)
+        monkeypatch.undo()
+    assert [end.run_uid for end in sink.ends()] == [uid]
+
+
+def test_want_of_memory_for_pairs_is_a_message_and_no_lost_stage(
+    monkeypatch: pytest.MonkeyPatch, streams: dict
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise MemoryError("Unable to allocate 99. GiB")
+
+    monkeypatch.setattr(PairBuffer, "push", refuse)
+    settings = load_settings(environment={}, intake={"queue_frames": 4096}, learn={"buffer": 64})
+    with Session(settings, sinks=[]) as session:
+        emit_run(JITCallback(session), streams)
+        assert session.wait_for(lambda status: "nothing is learned for want of memory" in status.message, SOON_S)
+        assert "99. GiB" in session.status.message
+        assert "learn.buffer" in session.status.message
+        assert not session.learning_is_lost
+        assert session.wait_for(lambda status: status.state == "idle", SOON_S)
+        assert session.latest("XY", "raw") is not None
+
+
+def test_an_intake_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish_stage, "STALE_S", 0.05)
+    release = threading.Event()
+
+    def hang(*_: Any) -> None:
+        release.wait(SOON_S)
+
+    with Session(RAW_ONLY, sinks=[]) as session:
+        monkeypatch.setattr(intake_stage.Intake, "handle", hang)
+        for number in range(2):
+            session.submit(Problem(text=f"message {number}"))
+        assert session.wait_for(lambda status: "was taken in: does a disk hang" in status.message, SOON_S)
+        assert session.status.lag_s > 0.05
+        release.set()
