@@ -30,9 +30,9 @@ class JITCallback:
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         try:
-            for name, document in single_pages(name, document):
-                if self._know(name, document):
-                    self._router(name, document)
+            for kind, part in single_pages(name, document):
+                if self._know(kind, part):
+                    self._router(kind, part)
         except Exception as error:
             logger.exception("a document (%s) could not be used", name)
             self._session.submit(Problem(text=f"a document ({name}) could not be used: {error}", severity="MAJOR"))
