@@ -95,6 +95,36 @@ def load_settings(
     return _consistent(_merge(settings, changes, "keywords"))
 
 
+def settings_and_faults(
+    file: str | os.PathLike[str] | None = None,
+    *,
+    environment: Mapping[str, str],
+    changes: Mapping[str, Mapping[str, Any]],
+) -> tuple[Settings, list[str]]:
+    """Return settings as `load_settings` does, less those that do not fit, and what is wrong with each of these."""
+    settings, faults = Settings(), []
+    path = file or environment.get(ENVIRONMENT_PREFIX + "SETTINGS")
+    origins: list[tuple[str, Mapping[str, Any]]] = [("environment", _from_environment(environment)), ("--set", changes)]
+    if path:
+        try:
+            origins.insert(0, (str(path), _read_toml(Path(path))))
+        except (OSError, ValueError) as error:
+            faults.append(str(error))
+    for origin, sections in origins:
+        for section, values in sections.items():
+            parts = [{key: value} for key, value in values.items()] if isinstance(values, Mapping) else [values]
+            for part in parts:
+                try:
+                    settings = _merge(settings, {section: part}, origin)
+                except ValueError as error:
+                    faults.append(str(error))
+    try:
+        _consistent(settings)
+    except ValueError as error:
+        faults.append(str(error))
+    return settings, faults
+
+
 def _consistent(settings: Settings) -> Settings:
     """Return the settings; raise ValueError where one does not fit another."""
     learn = settings.learn

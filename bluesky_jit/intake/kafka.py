@@ -172,6 +172,25 @@ def _client() -> Any:
         ) from error
 
 
+def missing_topics(settings: ServeSettings, *, timeout_s: float) -> list[str]:
+    """Return the topics of the settings that the brokers do not have; raise OSError when no broker answers."""
+    kafka = _client()
+    configuration = {
+        "log_level": 0,
+        **read_configuration(settings.kafka_config),
+        "bootstrap.servers": settings.kafka_servers,
+    }
+    try:
+        # A producer that sends nothing; a consumer would have to say of which group it is.
+        found = kafka.Producer(configuration).list_topics(timeout=timeout_s).topics
+    except (kafka.KafkaException, TypeError) as error:
+        raise OSError(
+            f"Kafka at {settings.kafka_servers} does not answer ({_words(error)}): check serve.kafka_servers and the "
+            "file of serve.kafka_config"
+        ) from error
+    return [topic.strip() for topic in settings.kafka_topics if topic.strip() not in found]
+
+
 def _words(error: Exception) -> str:
     """Return what librdkafka says, without its codes."""
     reason: Any = error.args[0] if error.args else error

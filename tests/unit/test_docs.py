@@ -67,7 +67,7 @@ def test_every_page_is_reached_from_the_index() -> None:
     assert not missing, f"link these in docs/README.md: {', '.join(missing)}"
 
 
-@pytest.mark.parametrize("command", ["demo", "sim", "serve", "replay", "reconstruct", "bench"])
+@pytest.mark.parametrize("command", ["demo", "sim", "serve", "doctor", "replay", "reconstruct", "bench"])
 def test_the_reference_names_every_option_of_a_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
