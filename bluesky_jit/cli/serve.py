@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bluesky_jit.cli.ending import Ending
 from bluesky_jit.settings import Settings
 
 if TYPE_CHECKING:
+    from bluesky_jit.intake.catch_up import CatchUp
     from bluesky_jit.session.wiring import Session
 
 
@@ -33,11 +36,26 @@ def _serve(settings: Settings, ending: Ending) -> None:
         with Session(settings) as session:
             if ending.wanted:
                 return
-            with beside_kafka(settings.serve, JITCallback(session), session.report) as receive:
+            with (
+                _catching_up(settings) as catch_up,
+                beside_kafka(settings.serve, JITCallback(session, catch_up), session.report) as receive,
+            ):
                 sys.stdout.write(f"ready: documents at {settings.serve.publish_address}, {_served(session)}\n")
                 sys.stdout.flush()
                 for name, document in hub.documents(ending):
                     receive(name, document)
+
+
+@contextmanager
+def _catching_up(settings: Settings) -> Iterator[CatchUp | None]:
+    """Give what asks Tiled for runs that had begun before this process did, if there is a Tiled."""
+    if not settings.tiled.uri:
+        yield None
+        return
+    from bluesky_jit.intake.catch_up import CatchUp
+
+    with CatchUp(settings.tiled) as catch_up:
+        yield catch_up
 
 
 def _served(session: Session) -> str:

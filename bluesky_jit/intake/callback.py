@@ -3,61 +3,211 @@
 from __future__ import annotations
 
 import logging
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from event_model import RunRouter
 
+from bluesky_jit.intake.history import size_of
+from bluesky_jit.intake.late_run import Document, LateRun, RecordedRun, references_of
 from bluesky_jit.intake.pages import single_pages
 from bluesky_jit.intake.run_intake import Receiver, RunIntake
 from bluesky_jit.messages import Problem
 
+if TYPE_CHECKING:
+    # It brings Tiled's client, which takes a second to import.
+    from bluesky_jit.intake.catch_up import CatchUp
+
 logger = logging.getLogger(__name__)
+
+MOST_OPEN = 64
+"""Runs that may be open at a time: a RunEngine that died never ends its own, and anybody can send rubbish."""
+MOST_HELD_BYTES = 128 * 2**20
+"""Documents of a late run that may wait until its record is found."""
+ENDED_KEPT = 64
+"""Runs that have ended are remembered for a while: what of them still comes is no run that was missed."""
+NAMED = ("descriptor", "stream_resource", "resource")
+"""Documents that others of their run refer to."""
+LATE = "joined a run after its start"
+LOST = "its slices cannot be made; the next run will be picked up"
 
 
 class JITCallback:
     """Send a RunEngine's tomography runs to a session: `RE.subscribe(JITCallback(session))`.
 
     It never blocks the RunEngine and never raises into it: what it cannot read becomes a Problem that people see.
+    catch_up: asks for what was missed of runs that had begun before anybody listened; without it those are left alone.
     """
 
-    def __init__(self, session: Receiver) -> None:
+    def __init__(self, session: Receiver, catch_up: CatchUp | None = None) -> None:
         self._session = session
+        self._catch_up = catch_up
         self._router = RunRouter([self._open])
+        self._lock = threading.RLock()
+        """Documents come from the RunEngine, what was missed of them from another thread."""
         self._runs: dict[str, str] = {}
         """The run of every start, descriptor and resource that was seen, by uid."""
+        self._open_runs: OrderedDict[str, _Run] = OrderedDict()
+        self._late: list[LateRun] = []
+        self._ended: OrderedDict[str, set[str]] = OrderedDict()
+        """What documents of runs that have ended name."""
         self._told_late = False
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
-        try:
-            for kind, part in single_pages(name, document):
-                if self._know(kind, part):
-                    self._router(kind, part)
-        except Exception as error:
-            logger.exception("a document (%s) could not be used", name)
-            self._session.submit(Problem(text=f"a document ({name}) could not be used: {error}", severity="MAJOR"))
+        with self._lock:
+            try:
+                for each in single_pages(name, document):
+                    self._take(*each)
+            except Exception as error:
+                logger.exception("a document (%s) could not be used", name)
+                self._report_failure(name, error)
 
-    def _know(self, name: str, document: Mapping[str, Any]) -> bool:
-        """Tell whether a document's run was seen from its start, and forget the run when it stops."""
+    def learned(self, late: LateRun, record: RecordedRun) -> bool:
+        """Take what is recorded of a late run; return whether that was news."""
+        with self._lock:
+            if not late.uid and (record.uid in self._open_runs or record.uid in self._ended):
+                # Its beginning was sent again, or it is over.
+                late.over = True
+            if late.over:
+                self._late = [each for each in self._late if each is not late]
+                return False
+            first = not late.uid
+            try:
+                documents = late.learn(record)
+            except Exception as error:
+                logger.exception("the record of a run that was joined late could not be used")
+                self._report_failure("record in Tiled", error)
+                return False
+            if first:
+                held = sum(name not in ("start", "stop") for name, _ in documents)
+                logger.info("run %s was joined late: %d documents of it were made up for", record.uid, held)
+            self._pass_on(late, documents)
+            return bool(documents)
+
+    def lost(self, late: LateRun, reason: str) -> None:
+        """Do without the rest of a late run."""
+        with self._lock:
+            text = f"{LATE}, and {reason}"
+            consequence = "what was missed is not in its slices" if late.uid else LOST
+            self._session.submit(Problem(text=f"{text}: {consequence}", run_uid=late.uid))
+            if late.uid:
+                self._pass_on(late, late.give_up())
+            else:
+                # What still comes of it is nothing new.
+                self._remember_ended("", late.references)
+            late.over = True
+            self._late = [each for each in self._late if each is not late]
+
+    def _take(self, name: str, document: dict[str, Any]) -> None:
         if name == "start":
             self._told_late = False
-            self._runs[document["uid"]] = document["uid"]
-            return True
-        references = [
-            document[key] for key in ("run_start", "descriptor", "stream_resource", "resource") if key in document
-        ]
+            if document["uid"] not in self._open_runs:
+                # One that has ended may be played again.
+                self._ended.pop(document["uid"], None)
+                self._start(document["uid"])
+                self._router(name, document)
+            return
+        references = references_of(document)
         run_uid = next((self._runs[uid] for uid in references if uid in self._runs), None)
         if run_uid is None:
-            if not self._told_late:
-                text = "joined a run after its start: its slices cannot be made; the next run will be picked up"
-                self._session.submit(Problem(text=text))
-            self._told_late = True
-            return False
+            self._take_unknown(name, document, references)
+            return
+        run = self._open_runs[run_uid]
+        if self._late:
+            self._forget_late(references)
+        if name == "event":
+            # A console sends a run from its beginning again when a service was away.
+            if document.get("uid") in run.events:
+                return
+            run.events.add(document.get("uid"))
+        if run.late is None:
+            self._hand_on(name, document)
+        else:
+            self._pass_on(run.late, run.late.hear(name, document))
+
+    def _take_unknown(self, name: str, document: dict[str, Any], references: list[str]) -> None:
+        """Take a document of a run whose start was not seen."""
+        if any(uid in ended for uid in references for ended in self._ended.values()):
+            return
+        late = next((each for each in self._late if not each.references.isdisjoint(references)), None)
+        if late is None:
+            if self._catch_up is None:
+                if not self._told_late:
+                    text = f"{LATE}, and there is no Tiled (tiled.uri) to ask for what was missed: {LOST}"
+                    self._session.submit(Problem(text=text))
+                self._told_late = True
+                return
+            late = LateRun()
+            self._late.append(late)
+            late.hear(name, document)
+            self._catch_up.ask(late, self)
+        else:
+            late.hear(name, document)
+        late.held_bytes += size_of(document)
+        if late.held_bytes > MOST_HELD_BYTES:
+            self.lost(late, f"more than {MOST_HELD_BYTES / 2**20:.0f} MB of it came before its record was found")
+
+    def _forget_late(self, references: list[str]) -> None:
+        """Ask no more for what was missed of a run that has been sent again from its beginning."""
+        for late in self._late:
+            if not late.uid and not late.references.isdisjoint(references):
+                late.over = True
+        self._late = [late for late in self._late if not late.over]
+
+    def _start(self, uid: str, late: LateRun | None = None) -> None:
+        self._runs[uid] = uid
+        self._open_runs[uid] = _Run(late=late)
+        while len(self._open_runs) > MOST_OPEN:
+            self._end_oldest()
+
+    def _end_oldest(self) -> None:
+        uid = next(iter(self._open_runs))
+        reason = f"more than {MOST_OPEN} runs are open, and this is the oldest of them"
+        stop = {"uid": f"no-stop-{uid}", "run_start": uid, "time": 0.0, "exit_status": "fail", "reason": reason}
+        self._hand_on("stop", stop)
+
+    def _pass_on(self, late: LateRun, documents: list[Document]) -> None:
+        for name, document in documents:
+            if name == "start":
+                self._start(document["uid"], late)
+            try:
+                self._hand_on(name, document) if name != "start" else self._router(name, document)
+            except Exception as error:
+                logger.exception("a document (%s) could not be used", name)
+                self._report_failure(name, error)
+        if late.over:
+            self._late = [each for each in self._late if each is not late]
+
+    def _hand_on(self, name: str, document: dict[str, Any]) -> None:
+        """Give a document of a known run to those who read it, and forget the run when it stops."""
+        run_uid = next(self._runs[uid] for uid in references_of(document) if uid in self._runs)
         if name == "stop":
+            named = {uid for uid, run in self._runs.items() if run == run_uid}
             self._runs = {uid: run for uid, run in self._runs.items() if run != run_uid}
-        elif name in ("descriptor", "resource", "stream_resource"):
+            self._open_runs.pop(run_uid, None)
+            self._remember_ended(run_uid, named)
+        elif name in NAMED:
             self._runs[document["uid"]] = run_uid
-        return True
+        self._router(name, document)
+
+    def _remember_ended(self, run_uid: str, references: set[str]) -> None:
+        self._ended[run_uid or next(iter(references), "")] = references | {run_uid}
+        while len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
+
+    def _report_failure(self, name: str, error: Exception) -> None:
+        self._session.submit(Problem(text=f"a document ({name}) could not be used: {error}", severity="MAJOR"))
 
     def _open(self, name: str, start: Mapping[str, Any]) -> tuple[list[RunIntake], list[Any]]:
         return [RunIntake(self._session)], []
+
+
+@dataclass(slots=True)
+class _Run:
+    """Remember of an open run which events came, and what was missed of it."""
+
+    late: LateRun | None = None
+    events: set[Any] = field(default_factory=set)

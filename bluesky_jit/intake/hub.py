@@ -12,7 +12,8 @@ from typing import Any, Self
 import zmq
 
 from bluesky_jit.intake.curve import require_keys, secure_service
-from bluesky_jit.intake.wire import MOST_BYTES, SMALL_DOCUMENT, read_document
+from bluesky_jit.intake.history import SMALL_DOCUMENT
+from bluesky_jit.intake.wire import MOST_BYTES, read_document
 from bluesky_jit.settings_sections import ServeSettings
 
 logger = logging.getLogger(__name__)

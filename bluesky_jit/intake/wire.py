@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import zmq
 from event_model import DocumentNames
 
 from bluesky_jit.intake.curve import secure_client
+from bluesky_jit.intake.history import History, size_of
 from bluesky_jit.intake.plain_msgpack import pack, unpack
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,6 @@ ARRAY = "__array__"
 MOST_BYTES = 256 * 2**20
 """Largest document, and all that may wait for a service that is away: a quarter of a million documents that refer to
 files, or minutes of small frames in events."""
-SMALL_DOCUMENT = 1024
 SOCKET_DOCUMENTS = 1000
 """Documents on their way; 0MQ's default."""
 WAIT_S = 0.05
@@ -69,6 +68,8 @@ class DocumentPublisher:
     of its own and wait in memory while a service that listened is away, up to `most_bytes`; what comes beyond that is
     left out and counted. The RunEngine never waits.
 
+    A service that begins to listen in the middle of a run is sent all that came of it before.
+
     curve_folder: where its keys are, for a service that has some.
     """
 
@@ -80,6 +81,8 @@ class DocumentPublisher:
         self._socket = self._context.socket(zmq.XPUB)
         # It says when it is full, instead of leaving documents out; they wait here, where they are counted.
         self._socket.setsockopt(zmq.XPUB_NODROP, 1)
+        # A service that was started again subscribes as the one before it did.
+        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
         self._socket.setsockopt(zmq.SNDHWM, SOCKET_DOCUMENTS)
         self._socket.setsockopt(zmq.SNDTIMEO, round(1000 * WAIT_S))
         try:
@@ -97,13 +100,14 @@ class DocumentPublisher:
         self._dropping = 0
         self.dropped = 0
         """Documents that were left out since there was no more room for them."""
+        self._history = History()
         self._thread = threading.Thread(target=self._send_for_ever, name="jit-documents", daemon=True)
         self._thread.start()
         # The last documents of a console that is left are still sent.
         atexit.register(self.close)
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
-        size = _size(document)
+        size = size_of(document)
         with self._changed:
             if self._bytes + size > self._most_bytes:
                 self.dropped += 1
@@ -162,6 +166,10 @@ class DocumentPublisher:
             heard = self._socket.recv()[:1] == b"\x01"
             with self._changed:
                 self._heard = heard
+                if heard:
+                    # What waits is newer. Without a size: it is kept already.
+                    again = [(name, document, 0) for name, document in self._history.documents()]
+                    self._waiting.extendleft(reversed(again))
                 self._changed.notify_all()
 
     def _send_first(self) -> None:
@@ -175,6 +183,8 @@ class DocumentPublisher:
             logger.error("a document (%s) was not sent to the JIT session: %s", name, error)
         with self._changed:
             self._waiting.popleft()
+            if size:
+                self._history.add(name, document)
             self._bytes -= size
             self._changed.notify_all()
             dropped = 0
@@ -182,13 +192,6 @@ class DocumentPublisher:
                 dropped, self._dropping = self._dropping, 0
         if dropped:
             logger.error("the service takes documents again; %d were left out meanwhile", dropped)
-
-
-def _size(document: Mapping[str, Any]) -> int:
-    """Return about how many bytes a document takes: those of its arrays, and a little for the rest."""
-    data = document.get("data")
-    values = data.values() if isinstance(data, Mapping) else ()
-    return SMALL_DOCUMENT + sum(value.nbytes for value in values if isinstance(value, np.ndarray))
 
 
 def read_document(message: bytes) -> tuple[str, dict[str, Any]]:

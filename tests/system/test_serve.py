@@ -23,7 +23,7 @@ from conftest import JIT_CA_PORT, LOOPBACK, Server, free_ports, wait_for
 from p4p.client.thread import Context
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, emit_run, frames
 
-from bluesky_jit.intake.wire import DocumentPublisher
+from bluesky_jit.intake.wire import DocumentPublisher, serialise
 from bluesky_jit.tomo.grid import Grid
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ca_repeater"), pytest.mark.timeout(400)]
@@ -273,11 +273,11 @@ def test_it_says_when_there_are_no_pvs(ca_repeater: None) -> None:
         session.stop()
 
 
-def test_documents_that_nobody_heard_are_missed_but_the_next_run_is_not(streams: dict, ca_repeater: None) -> None:
+def test_a_run_that_began_before_the_session_is_sent_again(streams: dict, ca_repeater: None) -> None:
     ports = Ports.free("JSX:", ca=free_ports(1)[0])
     publisher = DocumentPublisher(f"{LOOPBACK}:{ports.publish}")
-    documents: list[tuple[str, Any]] = []
-    emit_run(lambda name, document: documents.append((name, document)), streams)
+    documents = recorded(streams)
+    uid = documents[0][1]["uid"]
     try:
         assert not publisher.wait_for_listener(0.05)
         for name, document in documents[:-2]:
@@ -286,8 +286,10 @@ def test_documents_that_nobody_heard_are_missed_but_the_next_run_is_not(streams:
         assert publisher.wait_for_listener(LISTENS_S)
         for name, document in documents[-2:]:
             publisher(name, document)
-        wait_for(lambda: "joined a run after its start" in session.value("Message"), timeout_s=SOON_S)
-        assert session.value("RunUid") == ""
+        wait_for(lambda: (session.value("RunUid"), session.value("ReconStatus")) == (uid, "idle"), timeout_s=SOON_S)
+        assert [session.value(name) for name in ("Projections", "Darks", "Flats", "FramesLost")] == [ANGLES, 5, 20, 0]
+        assert session.value("Message") == ""
+        check_that_others_documents_are_missed(session, streams)
         uid = emit_run(publisher, streams)
         wait_for(lambda: (session.value("RunUid"), session.value("ReconStatus")) == (uid, "idle"), timeout_s=SOON_S)
         assert session.value("Message") == ""
@@ -296,6 +298,25 @@ def test_documents_that_nobody_heard_are_missed_but_the_next_run_is_not(streams:
         assert session.stop() == 0
     finally:
         publisher.close()
+
+
+def recorded(streams: dict) -> list[tuple[str, Any]]:
+    """Return the documents of a run."""
+    documents: list[tuple[str, Any]] = []
+    emit_run(lambda name, document: documents.append((name, document)), streams)
+    return documents
+
+
+def check_that_others_documents_are_missed(session: Session, streams: dict) -> None:
+    """Send the end of a run as bluesky's own Publisher would, which sends nothing again."""
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.connect(f"tcp://{LOOPBACK}:{session.ports.publish}")
+        assert socket.recv() == b"\x01"
+        for name, document in recorded(streams)[-2:]:
+            socket.send(b" ".join([b"", name.encode(), serialise(document)]))
+        told = "joined a run after its start, and there is no Tiled (tiled.uri) to ask"
+        wait_for(lambda: told in session.value("Message"), timeout_s=SOON_S, what="a message")
 
 
 def test_it_ends_quietly_when_asked_to_twice_in_mid_run(streams: dict, ca_repeater: None) -> None:
