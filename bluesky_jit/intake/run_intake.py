@@ -215,7 +215,8 @@ class RunIntake(DocumentRouter):
         if image is None:
             return
         angle, frame_time = column(keys.angle), column(keys.frame_time)
-        if angle is not None and keys.angles_per_row != per_row:
+        paired = angle is not None and keys.angles_per_row == per_row
+        if angle is not None and not paired:
             self._tell(
                 f"stream {keys.stream!r} has {per_row} frames and {keys.angles_per_row} angles ({keys.angle!r}) an "
                 "event: nobody can tell which belong together, so its projections are left out",
@@ -224,14 +225,14 @@ class RunIntake(DocumentRouter):
             angles = self._angles.unknown(image.count)
         else:
             angles = self._angles.of_frames(
-                keys, row * per_row, image.count, recorded=angle is not None, times_known=frame_time is not None
+                keys, row * per_row, image.count, recorded=paired, times_known=frame_time is not None
             )
         self._submit_frames(
             AssetFrames(
                 run_uid=self._start["uid"],
                 kind=keys.kind,
                 image=image,
-                angle=angle if angles.source == keys.angle_source else None,
+                angle=angle if paired else None,
                 unique_id=column(keys.unique_id),
                 frame_time=frame_time,
                 angle_scale=keys.angle_scale,

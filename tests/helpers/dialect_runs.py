@@ -153,12 +153,12 @@ def own_fly_scan(emit: Emit, scan: Scan, folder: Path) -> str:
             camera_angle=_number("deg", external="STREAM:"),
         )
         for key, dataset in columns.items():
-            _streamed(run, stream, key, path, dataset, range(first, first + count), swmr=True)
+            streamed(run, stream, key, path, dataset, range(first, first + count), swmr=True)
         first += count
     return run.stop()
 
 
-def _streamed(
+def streamed(
     run: Run,
     stream: ComposeDescriptorBundle,
     key: str,
@@ -196,7 +196,7 @@ def _andor_file(path: Path, frames: np.ndarray, times_s: np.ndarray) -> None:
         file[f"{ATTRIBUTES}/NDArrayEpicsTSnSec"] = np.round(since_1990 % 1 * 1e9).astype(np.uint32)
 
 
-def _filed(run: Run, spec: str, path: Path, kwargs: dict[str, Any], pointer: dict[str, Any]) -> str:
+def filed(run: Run, spec: str, path: Path, kwargs: dict[str, Any], pointer: dict[str, Any]) -> str:
     """Emit a resource and its datum; return the datum's id."""
     resource = run.bundle.compose_resource(
         spec=spec, root=str(path.parent), resource_path=path.name, resource_kwargs=kwargs
@@ -211,8 +211,8 @@ def _andor_data(run: Run, path: Path, frames: np.ndarray, times_s: np.ndarray) -
     _andor_file(path, frames, times_s)
     kwargs = {"frame_per_point": len(frames)}
     return {
-        "Andor_image": _filed(run, "AD_HDF5", path, kwargs, {"point_number": 0}),
-        "Andor_timestamps": _filed(run, "AD_HDF5_TS", path, kwargs, {"point_number": 0}),
+        "Andor_image": filed(run, "AD_HDF5", path, kwargs, {"point_number": 0}),
+        "Andor_timestamps": filed(run, "AD_HDF5_TS", path, kwargs, {"point_number": 0}),
     }
 
 
@@ -309,7 +309,7 @@ def fxi_zebra_scan(emit: Emit, scan: Scan, folder: Path, *, more_positions: int 
         file["zebra_time"] = np.concatenate([scan.times_s, np.full(more_positions, scan.times_s[-1])]) - scan.times_s[0]
     array = {"dtype": "array", "shape": [N], "external": "FileStore:"}
     stream = run.stream("primary", zebra_time=array, enc1_pi_r=array, **_andor_keys(scan.projections))
-    columns = {key: _filed(run, "ZEBRA_HDF51", zebra, {}, {"column": key}) for key in ("zebra_time", "enc1_pi_r")}
+    columns = {key: filed(run, "ZEBRA_HDF51", zebra, {}, {"column": key}) for key in ("zebra_time", "enc1_pi_r")}
     data = _andor_data(run, folder / f"{run.uid[:8]}_primary.h5", scan.projections, scan.times_s)
     event = run.composed(stream, float(scan.times_s[-1]) + 1, **columns, **data)
     event["timestamps"]["enc1_pi_r"] = columns["zebra_time"]
@@ -330,7 +330,7 @@ def _kinetix_run(run: Run, name: str, frames: np.ndarray, folder: Path) -> None:
     with h5py.File(path, "w") as file:
         file["/entry/data/data"] = frames
     stream = run.stream(name, kinetix1=_image(frames, rows=1, external="STREAM:"))
-    _streamed(run, stream, "kinetix1", path, "/entry/data/data", range(len(frames)))
+    streamed(run, stream, "kinetix1", path, "/entry/data/data", range(len(frames)))
 
 
 def hex_dark_flat(emit: Emit, scan: Scan, folder: Path) -> str:
@@ -362,8 +362,8 @@ def hex_fly_scan(emit: Emit, scan: Scan, folder: Path) -> str:
         file["/PCAP.TS_TRIG"] = scan.times_s - scan.times_s[0]
     angle = _number(external="STREAM:")
     stream = run.stream("tomo", Angle=angle, kinetix1=_image(scan.projections, rows=1, external="STREAM:"))
-    _streamed(run, stream, "kinetix1", path, "/entry/data/data", range(N), batch=17)
-    _streamed(run, stream, "Angle", panda, "/Angle", range(N), batch=25)
+    streamed(run, stream, "kinetix1", path, "/entry/data/data", range(N), batch=17)
+    streamed(run, stream, "Angle", panda, "/Angle", range(N), batch=25)
     return run.stop()
 
 
