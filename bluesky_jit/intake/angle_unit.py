@@ -39,7 +39,10 @@ class AngleUnit:
         self._angles += block.angles_rad[:room].tolist()
         if len(self._angles) <= STEPS:
             return
-        steps = np.diff(self._angles) / np.maximum(np.diff(self._acquisition), 1)
+        # Those that came late have their place in the sequence.
+        order = np.argsort(self._acquisition)
+        angles, acquisition = np.array(self._angles)[order], np.array(self._acquisition)[order]
+        steps = np.diff(angles) / np.maximum(np.diff(acquisition), 1)
         step = float(np.median(np.abs(steps)))
         ratio = step / self._expected_rad
         for factor, taken_for, meant in ((DEGREES, "radians", "degrees"), (1 / DEGREES, "degrees", "radians")):

@@ -49,6 +49,16 @@ class _Frame:
     by_documents: bool = False
     filled: bool = False
     """Good, and the tap has brought no good copy."""
+    damaged: bool = False
+    """Some copy of it could not be used."""
+    tap_repeats: int = 0
+    document_repeats: int = 0
+
+    def repeat(self, *, tapped: bool) -> bool:
+        """Take a repeat from one source; return whether the other one has not brought as many."""
+        self.tap_repeats += tapped
+        self.document_repeats += not tapped
+        return self.tap_repeats > self.document_repeats if tapped else self.document_repeats > self.tap_repeats
 
 
 @dataclass(slots=True)
@@ -78,6 +88,7 @@ class _Count:
 
     epochs: list[_Epoch] = field(default_factory=list)
     by_id: dict[int, list[_Frame]] = field(default_factory=dict)
+    """In order of time."""
     taken: set[int] = field(default_factory=set)
     """Acquisition numbers that are given away."""
     in_time: list[tuple[float, int, _Frame]] = field(default_factory=list)
@@ -131,7 +142,11 @@ class _Count:
         number = self.highest + 1 if number in self.taken else number
         frame = _Frame(unique_id=unique_id, time_s=time_s, epoch=epoch, number=number)
         late = following is not None or (math.isnan(time_s) and number < self.highest)
-        self.by_id.setdefault(unique_id, []).append(frame)
+        same = self.by_id.setdefault(unique_id, [])
+        place = len(same)
+        while place and same[place - 1].time_s > time_s:
+            place -= 1
+        same.insert(place, frame)
         self.taken.add(number)
         self.highest = max(self.highest, number)
         self.spoilt[number] = self.last = frame
@@ -221,9 +236,9 @@ class Ledger:
         self.late = 0
         """Frames that came after a newer one of their source."""
         self.duplicates = 0
-        """Copies that came again from one source."""
+        """Repeats that the detector has sent: each, whether they came by the tap, by documents or by both."""
         self.corrupt = 0
-        """Copies that were damaged."""
+        """Frames of which some copy was damaged."""
 
     @property
     def received(self) -> int:
@@ -330,12 +345,13 @@ class Ledger:
                 if added.late and tapped == count.tapped:
                     late.append(unique_id)
             elif (frame.by_tap if tapped else frame.by_documents) and (frame.good or not good):
-                duplicates.append(unique_id)
+                duplicates += [unique_id] if frame.repeat(tapped=tapped) else []
             elif abs(frame.time_s - time_s) <= SAME_S:
                 count.clocks_agree = True
             acquisition[i] = frame.number
             keep[i] = self._take(count, frame, tapped=tapped, good=good)
-            if not good:
+            if not good and not frame.damaged:
+                frame.damaged = True
                 refused.append(unique_id)
         self.late += len(late)
         self.duplicates += len(duplicates)

@@ -109,13 +109,18 @@ class Window:
         unique_id: int,
         clipped: float = 0.0,
     ) -> None:
-        """Store one projection, counts uint16 and filtered float32 (n_v, n_u) or, while there are no flats, None."""
+        """Store one projection, counts uint16 and filtered float32 (n_v, n_u) or, while there are no flats, None.
+
+        One that comes so late that it would not be kept beside the newest ones is left out: it may not drive any out.
+        """
+        if info.acquisition < self.kept.end - self._kept:
+            return
         self._begun += 1
         slot = self._done % len(self._counts)
         if self._done >= self._kept:
             leaving = (self._done - self._kept) % len(self._counts)
             self._dropped = max(self._dropped, int(self._acquisition[leaving]))
-        previous = self._angles[slot - 1] if self._done else info.angle_rad
+        previous = self._angle_before(info)
         self._counts[slot] = counts
         self._angles[slot] = info.angle_rad + 2 * np.pi * np.round((previous - info.angle_rad) / (2 * np.pi))
         self._serials[slot] = self._done
@@ -127,6 +132,13 @@ class Window:
             _store(self._projections, slot, filtered)
         self._done += 1
         self._look_again()
+
+    def _angle_before(self, info: FrameInfo) -> float:
+        """Return the angle, continuous over turns, of the projection before one that is new: late ones have theirs."""
+        kept = self.kept
+        if not len(kept):
+            return info.angle_rad
+        return float(kept.angles_rad[max(int(np.searchsorted(kept.acquisition, info.acquisition)) - 1, 0)])
 
     def intact(self, view: WindowView) -> bool:
         """Say whether the projections that a view names are unchanged; ask it after the kernel has run on them."""

@@ -93,6 +93,55 @@ def test_the_same_frame_again_is_a_repeat() -> None:
     assert not again.keep.any()
 
 
+def test_a_repeat_that_both_the_tap_and_documents_bring_counts_once() -> None:
+    ledger = Ledger()
+    ids, times = np.array([7, 7, 8]), np.array([0.1, 0.1, 0.2])
+    assert ledger.enter("projection", ids, 3, times, tapped=True).duplicates == (7,)
+    assert ledger.enter("projection", ids, 3, times).duplicates == ()
+    assert (ledger.received, ledger.duplicates, ledger.backfilled) == (2, 1, 0)
+
+
+def test_what_the_tap_lost_is_lost_only_when_documents_have_passed_it() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([1, 2, 5]), 3, np.array([0.1, 0.2, 0.5]), tapped=True)
+    assert (ledger.missing, ledger.lost) == (2, 0)
+    passed = ledger.enter("projection", np.array([1, 2, 3, 5]), 4, np.array([0.1, 0.2, 0.3, 0.5]))
+    assert passed.missing == (4,)
+    assert (ledger.missing, ledger.lost, ledger.backfilled) == (1, 1, 1)
+
+
+def test_frames_that_came_by_the_tap_only_stay_and_its_gaps_are_lost_in_the_end() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([1, 2, 5]), 3, np.array([0.1, 0.2, 0.5]), tapped=True)
+    assert ledger.finish() == (3, 4)
+    assert (ledger.received, ledger.lost) == (3, 2)
+
+
+def test_announced_frames_that_cannot_be_read_are_no_loss_where_the_tap_had_them() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([1, 2, 3]), 3, np.array([0.1, 0.2, 0.3]), tapped=True)
+    ledger.give_up("projection", 4)
+    ledger.finish()
+    assert (ledger.received, ledger.lost) == (3, 1)
+
+
+def test_frames_that_cannot_be_read_and_leave_a_gap_count_once() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([1, 2]), 2)
+    ledger.give_up("projection", 3)
+    assert ledger.lost == 3
+    ledger.enter("projection", np.array([6]), 1)
+    assert ledger.lost == 3
+
+
+def test_times_of_another_clock_make_no_frame_a_new_one() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([1, 2, 3]), 3, np.array([10.1, 10.2, 10.3]), tapped=True)
+    again = ledger.enter("projection", np.array([1, 2, 3]), 3, np.array([10.13, 10.24, 10.33]))
+    assert not again.keep.any()
+    assert (ledger.received, ledger.duplicates, ledger.backfilled) == (3, 0, 0)
+
+
 def test_a_wild_id_costs_neither_time_nor_memory() -> None:
     ledger = Ledger()
     ledger.enter("projection", np.array([0, 1]), 2, np.array([0.1, 0.2]))

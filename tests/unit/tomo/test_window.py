@@ -65,6 +65,22 @@ def test_angles_go_on_over_the_turn_even_when_the_encoder_starts_again():
     np.testing.assert_allclose(window.view.angles_rad, 0.4 * np.arange(40))
 
 
+def test_frames_that_come_late_have_the_angle_of_their_own_turn():
+    window = Window(3, 4, 50)
+    late = (3, 20, 21, 22, 23, 24)
+    for n in (*(n for n in range(40) if n not in late), *late, 40):
+        push(window, n, angle=np.mod(0.4 * n, 2 * np.pi))
+    np.testing.assert_allclose(window.view.angles_rad, 0.4 * np.arange(41))
+
+
+def test_a_frame_that_comes_too_late_drives_no_other_one_out():
+    window = Window(3, 4, 5)
+    for n in range(10):
+        push(window, n)
+    push(window, 2)
+    np.testing.assert_array_equal(window.view.acquisition, [5, 6, 7, 8, 9])
+
+
 def test_a_view_never_changes_and_pickles():
     window = Window(3, 4, 5)
     for n in range(5):
