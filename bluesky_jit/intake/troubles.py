@@ -20,6 +20,8 @@ SENTENCES = {
     "duplicates": "frames {} came twice: the repeats were left out",
     "refused": "frames {} were damaged and left out: a good copy of them is used if one comes",
 }
+HARMLESS = ("late", "duplicates")
+"""Nothing is lost, so that what was lost stays on show."""
 
 
 class Troubles:
@@ -41,7 +43,7 @@ class Troubles:
 
     def close(self) -> list[Problem]:
         """Return what is to be told in the end."""
-        self._news += [self._problem(SENTENCES[kind].format(named(ids))) for kind, ids in self._later.items()]
+        self._news += [self._sentence(kind, ids) for kind, ids in self._later.items()]
         self._later = {}
         return self.take()
 
@@ -81,7 +83,11 @@ class Troubles:
             self._later.setdefault(kind, []).extend(ids)
             return
         self._told.add(kind)
-        self._news.append(self._problem(SENTENCES[kind].format(named(ids))))
+        self._news.append(self._sentence(kind, ids))
+
+    def _sentence(self, kind: str, ids: Iterable[int]) -> Problem:
+        text = SENTENCES[kind].format(named(ids))
+        return Problem(text=text, severity="NO_ALARM" if kind in HARMLESS else "MINOR", run_uid=self.run_uid)
 
     def _problem(self, text: str) -> Problem:
         return Problem(text=text, run_uid=self.run_uid)
