@@ -121,6 +121,10 @@ def test_a_motor_that_shifts_the_sample_is_no_angle() -> None:
     keys = read_stream(stream, {}, {"motors": motors}, DEFAULT.intake)
     assert keys is not None
     assert keys.angle == "rot"
+    stream = descriptor("primary", camera=PICTURE, x=number, rot={**number, "units": "degrees"})
+    keys = read_stream(stream, {}, {"motors": motors}, DEFAULT.intake)
+    assert keys is not None
+    assert keys.angle == "rot"
     stream = descriptor("primary", camera=PICTURE, x={**number, "units": "mm"})
     keys = read_stream(stream, {}, {"motors": motors}, DEFAULT.intake)
     assert keys is not None
