@@ -94,10 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument(
         "--learn",
         type=float,
-        default=20.0,
+        default=120.0,
         metavar="SECONDS",
-        help="how long a session of its own learns after the last projection, or longer until it is ready; 0: not at "
-        "all (default: %(default)s)",
+        help="how long at most a session of its own learns after the last projection: until it is ready and improves "
+        "no more; 0: not at all (default: %(default)s)",
     )
     replay.add_argument(
         "--output", type=Path, metavar="FOLDER", help="for pictures and figures (default: jit-data/replay-<time>)"

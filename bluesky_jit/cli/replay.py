@@ -38,12 +38,12 @@ NAMED = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Play:
-    """Say how a scan is to be played, and where to; learn_s: for how long a session learns after the last frame."""
+    """Say how a scan is to be played, and where to; learn_s: how long at most a session learns on afterwards."""
 
     rate: Rate = "full"
     turns: int = 1
     to: str = "session"
-    learn_s: float = 20.0
+    learn_s: float = 120.0
 
     @property
     def target(self) -> Literal["session", "serve", "tiled"]:
@@ -124,9 +124,9 @@ def defaults_of(scan: StoredScan | RecordedScan, settings: Settings) -> dict[str
     per_turn = scan.tomo.get("n_angles_per_rotation") or order_of(scan.angles_rad)["n_angles_per_rotation"]
     # A window longer than the scan would wait for projections that never come.
     tomo = {"axis": "estimate", "turns": min(1.0, scan.n_taken / per_turn)}
-    # Upright slices of fewer rows than a patch are mostly empty, and nothing is learned near them: from the two rows of
-    # TomoPy's tooth the network became ready in seconds without, and never with them.
-    few_rows = {"learn": {"patches": "whole"}} if scan.frame_shape[0] < (settings.learn.patch or PATCH) else {}
+    # Patches of the sample alone are then too few and too alike to tell surely how good the network is: TomoPy's tooth,
+    # of two rows, was ready within 600 steps this way, and not within 1600 otherwise.
+    few_rows = {"learn": {"region": "field"}} if scan.frame_shape[0] < (settings.learn.patch or PATCH) else {}
     return {**scan.says, "tomo": {**tomo, **scan.says.get("tomo", {})}, **few_rows}
 
 

@@ -36,8 +36,8 @@ LAST_SLICES_S = 120.0
 """How long the last slices may take, on the slowest machine."""
 LOOK_S = 0.5
 """Between two looks at how learning goes."""
-PATIENCE_S = 120.0
-"""How long it may take until the network is ready, where that is longer than it was to learn."""
+EVALUATIONS = 2
+"""Accuracies whose mean tells whether the network still improves: single ones scatter."""
 
 
 def require_new_results(folder: Path) -> None:
@@ -121,20 +121,31 @@ def _taken(session: Session, uid: str) -> int:
 
 
 def _learn_on(session: Session, seconds: float, bars: Bars) -> None:
-    """Let the session learn from what has come, and longer if it is not ready then; its run has not ended yet."""
+    """Let the session learn from what has come until it is ready and improves no more; its run has not ended yet."""
     began = time.monotonic()
+    since_ready: list[float] = []
     while True:
         learning, run = session.status.learning, session.run
         if run is None or run.learning_problem or not run.reconstruction or not run.reconstruction.ready:
             return
         done = time.monotonic() - began
-        total = seconds if learning.ready or done < seconds else max(seconds, PATIENCE_S)
         note = "" if math.isnan(learning.held_out) else f", accuracy {learning.held_out:.2f}"
-        bars.advance("learning", round(min(done, total)), round(total), note)
-        if done >= total:
+        bars.advance("learning", round(min(done, seconds)), round(seconds), note)
+        if not learning.ready:
+            since_ready.clear()
+        elif not since_ready or learning.held_out != since_ready[-1]:
+            since_ready.append(learning.held_out)
+        # The noise of so few projections would be learned by heart.
+        if done >= seconds or not still_improves(since_ready):
             return
-        if session.wait_for(lambda status: status.state == "failed", min(LOOK_S, total - done)):
+        if session.wait_for(lambda status: status.state == "failed", min(LOOK_S, seconds - done)):
             return
+
+
+def still_improves(accuracies: list[float]) -> bool:
+    """Tell whether the last accuracies are lower than those before, or too few to tell."""
+    newest, before = accuracies[-EVALUATIONS:], accuracies[-2 * EVALUATIONS : -EVALUATIONS]
+    return len(before) < EVALUATIONS or sum(newest) < sum(before)
 
 
 def _of_the_same(raw: Update | None, denoised: Update | None, status: SessionStatus) -> Update | None:

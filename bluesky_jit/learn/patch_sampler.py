@@ -7,7 +7,17 @@ from collections.abc import Iterable
 import numpy as np
 
 from bluesky_jit.learn.guard import Guard, spread_mm
-from bluesky_jit.learn.poses import Poses, along, collect, inside, moved_into, near_slices, rotations, voxels_mm
+from bluesky_jit.learn.poses import (
+    Poses,
+    about_z,
+    along,
+    collect,
+    inside,
+    moved_into,
+    near_slices,
+    rotations,
+    voxels_mm,
+)
 from bluesky_jit.learn.region import Region
 from bluesky_jit.tomo.grid import Grid
 
@@ -23,7 +33,8 @@ class PatchSampler:
     Patches near a slice lie in planes parallel to it, with its directions and voxel size; the others have the voxel
     size of one of the slices, or `voxel_mm` when none is on show. A patch of several planes has them one voxel apart.
     A patch's centre lies in the region; at the rim it may stick out, for a rim that is seldom seen would be denoised
-    badly and judged too well.
+    badly and judged too well. In a region that is lower than a patch is wide, all but level ones would be more rim than
+    sample: patches are turned about z only, and slices that stand upright count for nothing.
     """
 
     def __init__(
@@ -90,7 +101,7 @@ class PatchSampler:
 
     def train(self) -> tuple[Grid, ...]:
         """Return the grids of a batch to train on, none of which touches the guard region."""
-        return self._train(self._train_rng, self._shown)
+        return self._train(self._train_rng, self._usable(self._shown))
 
     def held_out(self, *, anywhere: bool = False) -> tuple[Grid, ...]:
         """Return the grids of a batch within the guard region, in the slices on show where they cross it.
@@ -98,7 +109,7 @@ class PatchSampler:
         Their columns run along the guard. Where it is thinner than a patch they have fewer rows and more columns.
         anywhere: all over the guard instead, turned at random.
         """
-        return self._held_out(self._held_out_rng, () if anywhere else self._shown)
+        return self._held_out(self._held_out_rng, () if anywhere else self._usable(self._shown))
 
     def _guard_across(self, region: Region) -> Guard:
         """Make the guard: as thick as patches need, but no more of a small region than the shortest patches do."""
@@ -110,6 +121,23 @@ class PatchSampler:
         rng = np.random.default_rng(self._seed)
         self._train(rng, ())
         self._held_out(rng, ())
+
+    @property
+    def _is_low(self) -> bool:
+        return 2 * self.region.half_extents_mm[2] < self._patch * self._voxel_mm
+
+    def _turned(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Return rotation matrices (count, 3, 3) of z, y and x: all that the region has room for."""
+        return about_z(rng, count) if self._is_low else rotations(rng, count)
+
+    def _usable(self, shown: tuple[Grid, ...]) -> tuple[Grid, ...]:
+        """Return the slices whose patches the region has room for."""
+        height_mm = 2 * self.region.half_extents_mm[2]
+        return tuple(
+            grid
+            for grid in shown
+            if not self._is_low or (self._patch - 1) * float(abs(grid.steps[1:, 2]).sum()) <= height_mm
+        )
 
     def _has_room(self) -> bool:
         try:
@@ -126,7 +154,7 @@ class PatchSampler:
             return centres, steps
 
         def whole(count: int, sizes_mm: np.ndarray) -> Poses:
-            return self.region.draw(rng, count), rotations(rng, count) * sizes_mm[:, None, None]
+            return self.region.draw(rng, count), self._turned(rng, count) * sizes_mm[:, None, None]
 
         def allowed(corners: np.ndarray) -> np.ndarray:
             return self.region.contains(corners.mean(axis=1)) & ~self.guard.touches(corners)
@@ -161,7 +189,7 @@ class PatchSampler:
         def allowed(corners: np.ndarray) -> np.ndarray:
             return self.region.contains(corners.mean(axis=1)) & self.guard.holds(corners)
 
-        anywhere = [lambda count: whole(count, rotations(rng, count) * self._voxel_mm)]
+        anywhere = [lambda count: whole(count, self._turned(rng, count) * self._voxel_mm)]
         if not shown:
             return collect(self._batch, shape, anywhere, allowed)
         parallel = lambda count: whole(count, near_slices(rng, shown, self.region, count, 0.0)[1])  # noqa: E731

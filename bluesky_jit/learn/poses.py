@@ -132,3 +132,10 @@ def rotations(rng: np.random.Generator, count: int) -> np.ndarray:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return np.moveaxis(np.array(rows), 2, 0)
+
+
+def about_z(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Return z, y and x directions (count, 3, 3) of level planes, turned about z at random."""
+    angle = rng.uniform(0, 2 * np.pi, count)
+    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros(count), np.ones(count)
+    return np.moveaxis(np.array([[zero, zero, one], [-sin, cos, zero], [cos, sin, zero]]), 2, 0)

@@ -69,7 +69,7 @@ class Compared:
         """Write a picture of both, in one contrast: that of the raw slice where every projection sees it."""
         inside = np.hypot(*(self.grid.points()[0, ..., axis] for axis in (0, 1))) <= self.radius
         low, high = (float(value) for value in np.percentile(self.raw[inside], [LOW, HIGH]))
-        figure = Figure(figsize=(9.6, 4.9), layout="constrained")
+        figure = Figure(figsize=(10, 4.6), layout="constrained")
         extent = (*_ends_mm(self.grid, 0), *_ends_mm(self.grid, 1))
         panels = figure.subplots(1, 2)
         for axes, title, image in zip(panels, self.titles, (self.raw, self.denoised), strict=True):
@@ -79,9 +79,9 @@ class Compared:
                 axes.text(0.5, 0.5, textwrap.fill(self.reason, 40), ha="center", va="center", fontsize=10)
                 continue
             seen = np.ma.masked_where(~inside, image)
-            drawn = axes.imshow(seen, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent)
-            figure.colorbar(drawn, ax=axes, label=f"attenuation / (1/{self.unit})", shrink=0.7)
+            axes.imshow(seen, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent)
             axes.set(xlabel=f"x / {self.unit}", ylabel=f"y / {self.unit}")
+        figure.colorbar(panels[0].images[0], ax=panels, label=f"attenuation / (1/{self.unit})", shrink=0.9)
         figure.suptitle(heading, fontsize=11)
         figure.savefig(path, dpi=110)
 

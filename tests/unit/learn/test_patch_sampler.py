@@ -66,6 +66,14 @@ def test_training_never_touches_the_guard_and_held_out_patches_never_leave_it(re
         assert np.all(abs(drawn.guard.distances(grid.points())) <= drawn.guard.thickness_mm / 2)
 
 
+@pytest.mark.parametrize("shown", [(), orthogonal_slices()], ids=["nothing", "orthogonal"])
+def test_patches_of_a_few_rows_are_level(shown):
+    drawn = PatchSampler(FLAT, voxel_mm=VOXEL_MM, shown=shown, seed=1)
+    for grid in (*drawn.train(), *drawn.held_out()):
+        assert np.ptp(grid.points()[..., 2]) < 1e-9
+    assert len({round(float(grid.x_step[0]), 6) for grid in drawn.train()}) > 5
+
+
 @pytest.mark.parametrize("region", [ASIDE, BOX, FLAT, PLATE], ids=["aside", "box", "few rows", "plate"])
 def test_the_guard_crosses_the_middle_of_any_region(region):
     guard = PatchSampler(region, voxel_mm=VOXEL_MM).guard
