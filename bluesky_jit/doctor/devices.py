@@ -29,12 +29,11 @@ DEFAULT_ARRAY_BYTES = 16384
 def look(settings: Settings, clock: Callable[[], float] = time.time) -> list[Finding]:
     """Look for the camera, the stage, the shutter and the sample's positioner, then at the camera's files."""
     names = settings.beamline
-    others = {"stage": names.stage, "shutter": names.shutter, "sample": names.sample}
-    wanted = [names.camera + part for part in (*CAMERA, *FILES)] + [name for name in others.values() if name]
+    others = [name for name in (names.stage, names.shutter, names.sample) if name]
+    wanted = [names.camera + part for part in (*CAMERA, *FILES)] + others
     found = read(wanted)
     return [
-        *_camera(names, found),
-        *(_other(subject, name, found) for subject, name in others.items()),
+        *judge(names, found),
         *array_size(names, found, os.environ),
         *camera_clock(names, found, clock()),
         *frame_files(
@@ -44,6 +43,12 @@ def look(settings: Settings, clock: Callable[[], float] = time.time) -> list[Fin
             frame_bytes=frame_bytes(names, found),
         ),
     ]
+
+
+def judge(names: BeamlineSettings, found: Mapping[str, Reading]) -> list[Finding]:
+    """Tell which devices answer."""
+    others = {"stage": names.stage, "shutter": names.shutter, "sample": names.sample}
+    return [*_camera(names, found), *(_other(subject, name, found) for subject, name in others.items())]
 
 
 def text_of(found: Mapping[str, Reading], name: str) -> str:
@@ -75,7 +80,9 @@ def _other(subject: str, name: str, found: Mapping[str, Reading]) -> Finding:
     if not name:
         return fine(subject, f"none: beamline.{subject} is empty")
     if name not in found:
-        return problem(subject, f"{name} does not answer by Channel Access: start its IOC, or correct beamline.{subject}")
+        return problem(
+            subject, f"{name} does not answer by Channel Access: start its IOC, or correct beamline.{subject}"
+        )
     return fine(subject, f"{name} is {'at ' if subject == 'stage' else ''}{found[name].text}")
 
 

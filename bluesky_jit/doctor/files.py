@@ -19,6 +19,8 @@ FEW_FRAMES = 50_000
 LEAST_BYTES = 1_000_000_000
 """Room for checkpoints, models and records: some hundred MB each (docs/how-to/resume-training.md)."""
 PROBE_BYTES = 65536
+BEING_WRITTEN = "not already open for SWMR"
+"""HDF5's words for a file whose writer has not turned SWMR on, or was killed."""
 
 
 def frame_files(*, directory: str, swmr: str, camera: str, frame_bytes: int) -> list[Finding]:
@@ -45,18 +47,19 @@ def _readable(folder: Path, newest: Path | None) -> Finding:
     if newest is None:
         return fine("frame files", f"{folder} is seen here; there is no .h5 file in it yet to try")
     try:
+        # Of a file that nobody writes to SWMR asks nothing.
         with h5py.File(newest, "r", swmr=True, locking=False) as file:
-            count = len(file)
+            len(file)
     except OSError as error:
-        # Written without SWMR it can be read when it is closed only.
-        try:
-            with h5py.File(newest, "r", locking=False) as file:
-                count = len(file)
-        except OSError:
+        if BEING_WRITTEN not in str(error):
             text = f"{newest}, the newest file of the camera, cannot be read ({error})"
             return problem("frame files", f"{text}: look at the disk, and at whose file it is")
-        return fine("frame files", f"{folder} is seen here; its newest file is read, without SWMR ({count} groups)")
-    return fine("frame files", f"{folder} is seen here; its newest file is read while it grows (SWMR)")
+        return warning(
+            "frame files",
+            f"{folder} is seen here; its newest file, {newest.name}, is being written without SWMR, and is read when "
+            f"it is closed. If nothing writes to it, its writer was killed: `h5clear -s {newest.name}`",
+        )
+    return fine("frame files", f"{folder} is seen here, and its newest file can be read")
 
 
 def _swmr(mode: str, camera: str) -> list[Finding]:

@@ -58,14 +58,14 @@ def packages() -> list[Finding]:
         about = metadata.metadata(DISTRIBUTION)
     except metadata.PackageNotFoundError:
         return [problem(subject, f"{DISTRIBUTION} is not installed, only found: pip install it")]
-    wrong = [fault for line in metadata.requires(DISTRIBUTION) or () if (fault := _fault(Requirement(line)))]
+    wrong = [fault for line in metadata.requires(DISTRIBUTION) or () if (fault := package_fault(Requirement(line)))]
     if wrong:
         return [problem(subject, f"{'; '.join(wrong)}: `pip install --upgrade {DISTRIBUTION}`")]
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("bluesky", "ophyd", "tiled", "numpy", "torch"))
     return [fine(subject, f"{DISTRIBUTION} {about['Version']}, Python {platform.python_version()}, {versions}")]
 
 
-def _fault(wanted: Requirement) -> str:
+def package_fault(wanted: Requirement) -> str:
     """Say what is wrong with a package that is asked for; empty: nothing, or it is asked for by an extra."""
     if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
         return ""

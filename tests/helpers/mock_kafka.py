@@ -30,6 +30,8 @@ class MockKafka:
         # What the client keeps for itself: the pointer to librdkafka's object follows Python's own head.
         client = ctypes.c_void_p.from_address(id(self._producer) + object.__basicsize__)
         self._cluster = ctypes.c_void_p(self._library.rd_kafka_handle_mock_cluster(client))
+        # A real broker waits three seconds for more members of a group.
+        self._library.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
 
     def make_topic(self, name: str) -> None:
         """Make a topic: asking for it is enough."""
