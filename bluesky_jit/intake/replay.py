@@ -25,6 +25,8 @@ BEHIND_S = 1.0
 """What is late by more is not made up for: a burst is no rate."""
 STEEP_RAD = math.pi / 2
 """No stage turns on by more between two projections of a scan in order."""
+GAP = 4.0
+"""Golden angles lie apart by steps that differ by a factor of 2.6 at most; what is wider was not measured."""
 BACKWARDS = 0.01
 """Part of the steps that an encoder's noise may turn round; more of them and the angles are in no order."""
 
@@ -174,8 +176,9 @@ def order_of(angles_rad: np.ndarray) -> dict[str, Any]:
     typical = float(np.median(steps))
     in_order = abs(typical) < STEEP_RAD and np.mean(steps * np.sign(typical) < 0) <= BACKWARDS
     if not in_order:
-        # All of one arc sooner or later: what lies next to each other then.
+        # All of one arc sooner or later: the mean of what lies next to each other then, but for the rest of the turn.
         steps = np.diff(np.unique(np.round(angles_rad % (2 * np.pi), 6)))
+        steps = np.array([steps[steps <= GAP * np.median(steps)].mean()]) if len(steps) else steps
     step_rad = float(np.median(np.abs(steps))) if len(steps) else 0.0
     if step_rad == 0:
         raise ValueError("the scan's angles do not change: it cannot be reconstructed")

@@ -13,6 +13,7 @@ from simulated_run import ANGLES, GEOMETRY, PHANTOM, frames
 from bluesky_jit import JITCallback, Session, load_settings
 from bluesky_jit.intake.replay import order_of, replay
 from bluesky_jit.intake.sources import open_scan
+from bluesky_jit.intake.stored_scan import StoredScan
 from bluesky_jit.messages import InlineFrames, RunStart, RunStop
 
 REAL = Path(__file__).parents[4] / "shared" / "data" / "tooth.h5"
@@ -98,6 +99,150 @@ def test_the_tooth_is_reconstructed() -> None:
 
     # Attenuation is not negative; streaks of a wrong axis are.
     assert negative(slice_with(296.0)) < 0.6 * negative(slice_with(290.0))
+
+
+# ── what is played when ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Clock:
+    """Tell a time that passes only in sleep, and slowly in what else is done."""
+
+    def __init__(self, busy_s: float = 0.0) -> None:
+        self.now_s, self.busy_s = 1000.0, busy_s
+
+    def time(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def emit(self, played_s: list[float]) -> Any:
+        def emit(name: str, document: dict[str, Any]) -> None:
+            if name == "event" and document["data"]["replay_angle"]:
+                played_s.append(self.now_s - 1000.0)
+                self.now_s += self.busy_s
+
+        return emit
+
+
+def data_exchange(path: Path, theta_deg: Any, times_s: Any = None) -> StoredScan:
+    """Write a scan of tiny frames, with the time of each where there are any."""
+    n = len(theta_deg)
+    with h5py.File(path, "w") as file:
+        file["exchange/data"] = np.full((n, 2, 3), 100, np.uint16)
+        file["exchange/theta"] = np.asarray(theta_deg, dtype=np.float64)
+        if times_s is not None:
+            file["defaults/HDF5FrameLocation"] = np.array([b"/exchange/data"] * n)
+            file["defaults/NDArrayTimeStamp"] = np.asarray(times_s, dtype=np.float64)
+    return open_scan(path)
+
+
+def played(scan: StoredScan, clock: Clock, **how: Any) -> list[float]:
+    times_s: list[float] = []
+    replay(scan, clock.emit(times_s), tomo=TOMO, clock=clock.time, sleep=clock.sleep, **how)
+    return times_s
+
+
+def test_real_time_is_the_recorded_one_turn_after_turn(tmp_path: Path) -> None:
+    taken_s = np.array([50.0, 50.1, 50.3, 50.4])
+    scan = data_exchange(tmp_path / "scan.h5", [10, 20, 30, 40], taken_s)
+    assert played(scan, Clock(), rate="real", turns=2) == pytest.approx([0, 0.1, 0.3, 0.4, 0.5, 0.6, 0.8, 0.9])
+
+
+@pytest.mark.parametrize("times_s", [None, [0.0, 0.2, 0.1, 0.3], [0.0, 0.1, np.nan, 0.3]])
+def test_a_scan_without_its_times_cannot_be_played_in_real_time(tmp_path: Path, times_s: Any) -> None:
+    scan = data_exchange(tmp_path / "scan.h5", [10, 20, 30, 40], times_s)
+    emitted: list[str] = []
+    with pytest.raises(ValueError, match=r"does not record when .* give a rate"):
+        replay(scan, lambda name, _: emitted.append(name), tomo=TOMO, rate="real")
+    assert emitted == []
+
+
+def test_full_speed_waits_for_nothing_but_whoever_takes_the_frames(tmp_path: Path) -> None:
+    scan = data_exchange(tmp_path / "scan.h5", [10, 20, 30, 40])
+    assert played(scan, Clock(busy_s=0.5)) == [0.0, 0.5, 1.0, 1.5]
+
+
+def test_what_is_late_is_made_up_for_up_to_a_second(tmp_path: Path) -> None:
+    scan = data_exchange(tmp_path / "scan.h5", np.arange(1, 41))
+    times_s = played(scan, Clock(busy_s=1.5), rate=10.0)
+    assert np.diff(times_s) == pytest.approx(np.full(39, 1.5))
+    # A second of ten frames at once at most, and then the rate again.
+    clock = Clock(busy_s=3.0)
+    slow_first = clock.emit([])
+
+    def emit(name: str, document: dict[str, Any]) -> None:
+        slow_first(name, document)
+        clock.busy_s = 0.0
+        if name == "event":
+            seen.append(clock.now_s)
+
+    seen: list[float] = []
+    replay(scan, emit, tomo=TOMO, rate=10.0, clock=clock.time, sleep=clock.sleep)
+    assert sum(time_s == seen[1] for time_s in seen[1:]) <= 11
+    assert seen[-1] - seen[-2] == pytest.approx(0.1)
+
+
+# ── what is said of the angles ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("degrees", "mode", "per_turn"),
+    [
+        (np.arange(181) * 180 / 181, "sequential", 362),
+        (np.arange(0, 720, 3.0) % 360, "sequential", 120),
+        (-np.arange(0, 360, 2.0), "sequential", 180),
+        (np.concatenate([np.arange(0, 180, 4.0), np.arange(2, 180, 4.0)]), "interlaced", 180),
+        (np.arange(100) * 222.492 % 360, "interlaced", 100),
+    ],
+    ids=["half turn", "two turns that begin again", "clockwise", "interlaced", "golden"],
+)
+def test_the_order_of_the_angles_is_seen(degrees: np.ndarray, mode: str, per_turn: int) -> None:
+    order = order_of(np.deg2rad(degrees))
+    assert order["scan_mode"] == mode
+    assert order["n_angles_per_rotation"] == pytest.approx(per_turn, rel=0.01)
+
+
+def test_noise_of_an_encoder_is_no_other_order() -> None:
+    degrees = np.arange(1000) * 0.36 + np.random.default_rng(0).normal(0, 0.1, 1000)
+    assert order_of(np.deg2rad(degrees))["scan_mode"] == "sequential"
+
+
+def test_what_a_run_says_of_its_order_holds(tmp_path: Path) -> None:
+    recorder = Recorder()
+    scan = data_exchange(tmp_path / "scan.h5", [0, 90, 180, 270])
+    replay(scan, JITCallback(recorder), tomo={**TOMO, "scan_mode": "golden", "n_angles_per_rotation": 7})
+    [start] = recorder.of(RunStart)
+    assert (start.tomo["scan_mode"], start.tomo["n_angles_per_rotation"]) == ("golden", 7)
+
+
+# ── what is lost, and what is broken off ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_lost_projection_keeps_its_number_in_every_turn(tmp_path: Path) -> None:
+    path = tmp_path / "scan.h5"
+    data_exchange(path, np.array([0, 10, np.nan, 30]))
+    recorder = Recorder()
+    replay(open_scan(path), JITCallback(recorder), tomo=TOMO, turns=2)
+    ids = np.concatenate([m.unique_ids for m in recorder.of(InlineFrames)])
+    assert ids.tolist() == [0, 1, 3, 4, 5, 7]
+    assert recorder.of(RunStart)[0].expected_projections == 8
+
+
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt(), "abort"), (RuntimeError("no more"), "fail")])
+def test_a_replay_that_is_broken_off_ends_its_run(stored: Path, error: BaseException, status: str) -> None:
+    documents: list[tuple[str, Any]] = []
+
+    def emit(name: str, document: Any) -> None:
+        documents.append((name, document))
+        if len(documents) == 40:
+            raise error
+
+    with pytest.raises(type(error)):
+        replay(open_scan(stored), emit, tomo=TOMO)
+    assert len(documents) == 41
+    name, stop = documents[-1]
+    assert (name, stop["exit_status"]) == ("stop", status)
 
 
 @pytest.mark.parametrize(("angles", "words"), [([0.0], "at least two"), ([1.0, 1.0], "do not change")])
