@@ -95,6 +95,8 @@ class HDF5Plugin(Plugin):
         self._shape = shape
         self._lock = threading.Lock()
         self._file: FrameFile | None = None
+        self._unfinished: list[FrameFile] = []
+        """Files that found no room on their disk: HDF5 ends the process when one is closed before there is some."""
         self._latest: Frame | None = None
         self._capturing = False
         self._captured = 0
@@ -163,12 +165,17 @@ class HDF5Plugin(Plugin):
                 return self._write_streamed(frame) if self._capturing else {}
             except OSError as error:
                 logger.exception("frame %d was not written", frame.unique_id)
+                if self._file is not None:
+                    self._unfinished.append(self._file)
+                    self._file = None
                 return self._close() | self._failed(error)
 
     def close(self) -> None:
         """Close the file, so that it is whole whatever ends the process."""
         with self._lock:
             self._close()
+            for file in self._unfinished:
+                file.close()
 
     def _write_streamed(self, frame: Frame) -> dict[ChannelData, Any]:
         values = {} if self._file is not None else self._open()

@@ -89,7 +89,14 @@ class Series:
             self._stream = ""
 
     def _is_over(self, written: int, quiet_s: float) -> Plan:
-        """Return whether the camera finished with frames missing; raise RuntimeError when it stalls."""
+        """Return whether the camera finished with frames missing; raise when it stalls or its disk is full."""
+        writer = self.camera.hdf5
+        if written < self._frames and (yield from bps.rd(writer.write_status)):
+            message = yield from bps.rd(writer.write_message)
+            raise OSError(
+                f"{self.camera.name} cannot write its file, after {written} of {self._frames} {self._stream}: "
+                f"{message or 'no reason given'}; free some space on its disk, then repeat the scan"
+            )
         exposing = yield from bps.rd(self.camera.cam.acquire)
         if exposing and quiet_s > STALL_S + max(self._exposure_s, self._period_s or 0.0):
             raise RuntimeError(

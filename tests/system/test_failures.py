@@ -79,14 +79,16 @@ def test_an_ioc_that_ends_in_mid_scan_fails_the_scan_clearly(beamline: Beamline)
     beamline.check_that_the_next_run_works()
 
 
-def test_a_scan_without_flats_is_told_and_gives_no_slices(beamline: Beamline) -> None:
-    before = beamline.value("UpdateNumber")
+def test_a_scan_without_flats_is_shown_with_those_of_the_scan_before_and_that_is_told(beamline: Beamline) -> None:
+    beamline.check_that_the_next_run_works()
+    lender = beamline.value("RunUid")
     ended = beamline.console.scan(**{**SHORT, "flats": 0})
     assert ended["status"] == "success"
     message = beamline.wait_until_finished(ended["uid"])
-    assert f"run {ended['uid'][:8]} has no flats, so its slices cannot be made" in message
-    assert "take flats in the same run" in message
-    assert beamline.value("UpdateNumber") == before
+    assert f"run {ended['uid'][:8]} has no flats yet: those of run {lender} (borrowed)" in message
+    assert beamline.value("FlatsUsed") == f"run {lender} (borrowed)"
+    attributes = beamline.watch.image("XY:Raw")[1]
+    assert (attributes["RunUid"], attributes["Flats"]) == (ended["uid"], f"run {lender} (borrowed)")
     beamline.check_that_the_next_run_works()
 
 
@@ -119,8 +121,20 @@ def test_a_session_that_is_stopped_while_a_scan_goes_on_misses_nothing(beamline:
     with beamline.stopped("serve"):
         ended = beamline.console.answer()
     assert (ended["status"], ended["error"]) == ("success", "")
-    assert beamline.wait_until_finished(ended["uid"]) == ""
+    beamline.wait_until_finished(ended["uid"])
     assert (beamline.value("Projections"), beamline.value("FramesLost")) == (6 * ANGLES, 0)
+    beamline.check_that_the_next_run_works()
+
+
+def test_a_full_disk_ends_the_scan_clearly(beamline: Beamline) -> None:
+    beamline.start(**LONG)
+    with beamline.full_disk("ioc"):
+        ended = beamline.console.answer()
+    assert ended["status"] == "fail"
+    assert "camera cannot write its file, after " in ended["error"]
+    assert "free some space on its disk" in ended["error"]
+    message = beamline.wait_until_finished(ended["uid"])
+    assert f"run {ended['uid'][:8]} ended as 'fail' after " in message
     beamline.check_that_the_next_run_works()
 
 
