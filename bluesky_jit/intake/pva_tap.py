@@ -63,10 +63,12 @@ class PVATap:
         """Open runs; the newest has the frames. Replaced as a whole, since p4p's thread reads it."""
         self._frames: dict[str, int] = {}
         self._told: set[tuple[str, str]] = set()
-        self._connected = False
+        self.connected = False
+        """Somebody answers for the PV, and has sent something."""
         self._is_first = True
         """The next frame is the one that the server sends to whoever connects, however old it is."""
-        self._last: tuple[int, float] | None = None
+        self.last: tuple[int, float] | None = None
+        """Number and time stamp of the newest frame, of a run or not."""
         self._monitor = context.monitor(
             pv, self._take, request=f"record[queueSize={QUEUE_FRAMES}]field()", notify_disconnect=True
         )
@@ -83,7 +85,7 @@ class PVATap:
         self._runs = tuple(run for run in self._runs if run.run_uid != run_uid)
         self._told = {(uid, topic) for uid, topic in self._told if uid != run_uid}
         if not self._frames.pop(run_uid):
-            why = "its plugin sends none (EnableCallbacks)" if self._connected else "nobody answers (intake.pva 'off'?)"
+            why = "its plugin sends none (EnableCallbacks)" if self.connected else "nobody answers (intake.pva 'off'?)"
             text = f"no frame of run {run_uid[:8]} came by PVA from {self.pv}, {why}: they are taken from its records"
             self._report(Problem(text=text, run_uid=run_uid))
 
@@ -94,7 +96,7 @@ class PVATap:
         """Take what the monitor brings, in p4p's thread."""
         try:
             if isinstance(update, Value):
-                self._connected = True
+                self.connected = True
                 first, self._is_first = self._is_first, False
                 self._take_frame(update, first=first)
             else:
@@ -106,20 +108,20 @@ class PVATap:
             )
 
     def _lose(self) -> None:
-        runs, was_connected = self._runs, self._connected
-        self._connected, self._is_first = False, True
+        runs, was_connected = self._runs, self.connected
+        self.connected, self._is_first = False, True
         if was_connected and runs:
             text = f"{self.pv} is disconnected: frames are taken from the run's records until it is back"
             self._report(Problem(text=text, run_uid=runs[-1].run_uid))
 
     def _take_frame(self, update: Value, *, first: bool) -> None:
         runs = self._runs
+        unique_id, time_s = int(update["uniqueId"]), _time_s(update)
+        is_repeated = first and self.last == (unique_id, time_s)
+        self.last = (unique_id, time_s)
         if not runs:
             return
         run = runs[-1]
-        unique_id, time_s = int(update["uniqueId"]), _time_s(update)
-        is_repeated = first and self._last == (unique_id, time_s)
-        self._last = (unique_id, time_s)
         if is_repeated or time_s < run.time_s:
             if time_s < run.time_s - CLOCK_S and not first:
                 self._tell(

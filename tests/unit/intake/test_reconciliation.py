@@ -114,21 +114,23 @@ def stories(draw: st.DrawFn) -> Story:
     lost = some([frame for frames in series for frame in frames[1:-1]], 3)
     kept = [frame for frame in taken if frame.serial not in lost]
     rows = [frame for frame in kept for _ in range(2 if frame.serial in some([frame], 1) else 1)]
-    chunks, first = [], 0
-    while first < len(rows):
+    chunks, row = [], 0
+    while row < len(rows):
         count = draw(st.integers(1, 6))
-        chunks.append((first, min(count, len(rows) - first)))
-        first += count
+        chunks.append((row, min(count, len(rows) - row)))
+        row += count
     taps: list[tuple[Taken, bool]] = []
     for frames in series:
-        arriving = [frame for frame in frames if frame.serial not in lost]
+        # The first frame of a new count shows that it is one; in a single series anything may be missing.
+        first = frames[:1] if len(series) > 1 else []
+        arriving = [frame for frame in frames[len(first) :] if frame.serial not in lost]
         arriving = [frame for frame in arriving if frame.serial not in some(arriving, 6)]
         copies = [frame for frame in arriving for _ in range(draw(st.sampled_from([1, 1, 1, 2])))]
         # A later one overtakes those before it.
         for place in draw(st.lists(st.integers(0, max(len(copies) - 1, 0)), max_size=3)):
             copies[place : place + 3] = reversed(copies[place : place + 3])
         damaged = some(arriving, 2)
-        taps += [(frame, frame.serial in damaged) for frame in copies]
+        taps += [(frame, frame.serial in damaged) for frame in (*first, *copies)]
     order = draw(st.lists(st.booleans(), min_size=len(taps) + len(chunks), max_size=len(taps) + len(chunks)))
     return Story(taken=taken, lost=lost, rows=rows, chunks=chunks, taps=taps, order=order)
 
