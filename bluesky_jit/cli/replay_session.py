@@ -183,7 +183,7 @@ def _figures(
             "taken_in_s": lasted_s,
         },
         "axis": {
-            "column": geometry.u_centre + offset / geometry.voxel_mm,
+            "column": _axis_column(geometry, offset),
             "offset": offset,
             "estimated_column": status.axis_column,
             "confidence": status.axis_confidence,
@@ -201,6 +201,11 @@ def _figures(
         "message": status.message,
     }
     return _without_nan(found)
+
+
+def _axis_column(geometry: Geometry, offset_mm: float) -> float:
+    """Return the detector column that the axis in use projects to."""
+    return geometry.u_centre + offset_mm / geometry.voxel_mm
 
 
 def _without_nan(value: Any) -> Any:
@@ -234,7 +239,7 @@ def _draw(
         titles=titles,
         unit=unit,
     )
-    compared.draw(path, f"{Path(name).name}, axis at column {status.axis_column:.2f}")
+    compared.draw(path, f"{Path(name).name}, axis at column {_axis_column(geometry, raw.axis_offset_mm):.2f}")
 
 
 def _tell(figures: dict[str, Any], folder: Path, console: Console) -> None:
