@@ -146,8 +146,9 @@ class ProjectionBlock:
     counts: uint16 (n, n_v, n_u) raw detector counts; acquisition: int64 (n,), the number of each projection in its run
     from 0 on (what splits go by; a lost frame leaves a gap); unique_ids: int64 (n,), as the detector counted;
     frame_times_s: the detector's time stamps and received_times_s: ours, both in Unix seconds; angles_rad: float64
-    (n,), NaN for darks and flats; flats: which flats apply ("this run", "run 3f2a…", "none"); after: how many
-    projections had been taken before these darks or flats, None for as many as have come.
+    (n,), NaN for darks and flats; flats: which flats apply ("this run", "run 3f2a…", "run 3f2a… (borrowed)",
+    "estimated", "none"); after: how many projections had been taken before these darks or flats, None for as many as
+    have come.
     """
 
     run_uid: str
@@ -331,6 +332,8 @@ class SessionStatus:
     axis_confidence: float = 0.0
     axis_reason: str = ""
     angle_source: str = ""
+    flats_used: str = ""
+    """Which flats projections are compared with: as an Update's."""
     learning: Learning = field(default_factory=Learning)
     message: str = ""
     severity: Severity = "NO_ALARM"

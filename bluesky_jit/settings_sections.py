@@ -85,6 +85,9 @@ class TomoSettings:
     """Most memory that the window may take; None: half of what is free when a run begins."""
     angles_per_turn: int | None = None
     """For runs whose start document does not say."""
+    without_flats: Literal["stand-in", "wait"] = "stand-in"
+    """What is done while a run has no flats. `stand-in`: the last ones of the same set-up are used, or an estimate from
+    the projections of a turn, and it is said so. `wait`: there are no slices until flats come."""
     saturation_counts: int = 65535
     """Counts at which a pixel is full; 4095 for a camera of 12 bits."""
     filter: Literal["ram-lak", "shepp-logan", "cosine", "hann"] = "ram-lak"

@@ -195,6 +195,7 @@ ROWS: tuple[Row, ...] = (
     _scalar("ZingersPerFrame", "float", "zingers_per_frame", "pixels replaced as zingers in a projection, on average"),
     _scalar("BeamLevel", "float", "beam_level", "beam of the newest projection over the flats'", precision=4),
     _scalar("AngleSource", "str", "angle_source", "where the angles came from"),
+    _scalar("FlatsUsed", "text", "flats_used", "this run, run … (borrowed), estimated or none"),
     _scalar("Message", "text", "message", "what went wrong last, and what to do", rule="message"),
     _control("XY:Position", "float", "z of the XY slice", units="mm", limits=(-1000.0, 1000.0)),
     _control("XZ:Position", "float", "y of the XZ slice", units="mm", limits=(-1000.0, 1000.0)),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from bluesky_jit.messages import Problem, RunMessage, RunStart, RunStop
 from bluesky_jit.session.couplings import Backlog, Refused
 from bluesky_jit.session.feed import Feed, Waiting, frames_of
+from bluesky_jit.session.kept_flats import RUNS_KEPT, KeptFlats
 from bluesky_jit.session.run import LiveRun
-from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 
 if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 RETRY_S = 0.02
 """Pause before asking a file again for rows that it does not hold yet; a file plugin flushes every 20 to 100 ms."""
 IDLE_S = 0.05
-RUNS_KEPT = 8
-"""Runs whose darks and flats can be borrowed; two float32 images of the detector each."""
 LAST_SLICES_S = 5.0
 """How long the next run waits for the last slices of the one before."""
 MOST_OPEN = 4
@@ -42,7 +40,7 @@ class Intake:
         self._session = session
         self._feeds: dict[str, Feed] = {}
         """The open runs, and the one on show although it has ended: its slices still follow what people put."""
-        self._dark_flats: dict[str, DarkFlat] = {}
+        self._flats = KeptFlats()
         self._ended: dict[str, str] = {}
         """Why runs have ended, by uid."""
         self._late: set[str] = set()
@@ -108,9 +106,9 @@ class Intake:
             logger.warning("run %s begins a second time: that is left alone", start.run_uid)
             return
         self._make_room()
-        dark_flat = self._dark_flats.get(str(lender))
+        dark_flat = self._flats.of(str(lender))
         run = LiveRun(start, session.settings, dark_flat=dark_flat, pool=session.workers)
-        self._feeds[run.uid] = Feed(session, run)
+        self._feeds[run.uid] = Feed(session, run, self._flats)
         session.open_run(run)
         if lender and dark_flat is None and str(lender) not in self._feeds:
             session.report(
@@ -184,12 +182,10 @@ class Intake:
     def _keep_dark_flat(self, run: LiveRun) -> None:
         """Keep a run's darks and flats for later runs that name it."""
         if run.reconstruction is not None and run.reconstruction.ready:
-            self._dark_flats[run.uid] = run.reconstruction.dark_flat
+            self._flats.keep(run.start, run.reconstruction.dark_flat)
             for feed in self._feeds.values():
                 if feed.run.start.tomo.get("dark_flat_uid") == run.uid:
                     feed.run.borrow(run.reconstruction.dark_flat)
-        while len(self._dark_flats) > RUNS_KEPT:
-            del self._dark_flats[next(iter(self._dark_flats))]
 
     def _leave_out(self, message: Waiting, run: LiveRun | None) -> None:
         """Say that frames came for a run that is not open, and count them where it is still on show."""

@@ -75,6 +75,8 @@ class LiveRun:
         self.closed = False
         """The last slices are on their way to the sinks: written by slices, or without that stage by intake."""
         self._dark_flat = dark_flat
+        self._lender = ""
+        """Whose flats are used, of the same set-up, although this run does not name it."""
         self._pool = pool
         self.geometry: Geometry | None = None
         self.corrections = Corrections()
@@ -130,8 +132,18 @@ class LiveRun:
         """Say which flats are used."""
         if self.reconstruction is None or not self.reconstruction.ready:
             return "none"
-        borrowed = self.reconstruction.dark_flat.flats_are_borrowed
-        return f"run {self.start.tomo['dark_flat_uid']}" if borrowed else "this run"
+        dark_flat = self.reconstruction.dark_flat
+        if not dark_flat.flats_are_borrowed:
+            return "this run"
+        if dark_flat.flats_are_estimated:
+            return "estimated"
+        return f"run {self._lender} (borrowed)" if self._lender else f"run {self.start.tomo['dark_flat_uid']}"
+
+    @property
+    def stand_in(self) -> str:
+        """Say what is used in the place of flats that neither this run nor the one that it names has; else empty."""
+        flats = self.flats
+        return flats if flats == "estimated" or flats.endswith("(borrowed)") else ""
 
     @property
     def frames_lost(self) -> int:
@@ -247,6 +259,15 @@ class LiveRun:
         """Take another run's darks and flats, which were not all there when this one began, before its first frame."""
         if self.reconstruction is None:
             self._dark_flat = dark_flat
+
+    def make_do(self, lender: str, dark_flat: DarkFlat) -> None:
+        """Take the darks and flats of a run of the same set-up until this one has its own, before its first frame."""
+        self._lender, self._dark_flat = lender, dark_flat
+
+    @property
+    def has_loan(self) -> bool:
+        """Tell whether another run's darks and flats are there to begin with."""
+        return self._dark_flat is not None
 
     def decline_loan(self, frame_shape: tuple[int, int]) -> bool:
         """Do without borrowed darks and flats of another size; return whether there were any."""

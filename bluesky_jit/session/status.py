@@ -67,6 +67,7 @@ def status_of(session: Session, run: LiveRun | None, *, on_show: bool = True) ->
         axis_confidence=run.axis.confidence if run.axis else 0.0,
         axis_reason=run.axis.reason if run.axis else "",
         angle_source=run.angle_source,
+        flats_used=run.flats,
         learning=_learning(session, run),
         **common,
     )
@@ -76,6 +77,8 @@ def _learning(session: Session, run: LiveRun) -> Learning:
     if not run.learner or session.learning_is_lost:
         return _no_learning(session, run.learning_problem)
     learning = run.learning(paused=session.paused)
+    if run.stand_in:
+        learning = replace(learning, reason=f"{learning.reason}; without flats of this run ({run.stand_in})")
     if session.shedding.level < PAIRS:
         return learning
     return replace(learning, reason=f"learning waits for frames that come too fast; {learning.reason}")

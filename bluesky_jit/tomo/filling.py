@@ -58,6 +58,14 @@ class Filling:
                 # These darks have shown that the flats had no beam: what was filtered with them is worth nothing.
                 self._window.unfilter()
 
+    def take_estimated_flat(self, flat: np.ndarray) -> None:
+        """Use an estimate (n_v, n_u) in the place of flats until the first one comes.
+
+        Raises ValueError when it shows no beam.
+        """
+        self._preparation.dark_flat.stand_in(flat)
+        self._stale = True
+
     def take_projections(self, block: ProjectionBlock, geometry: Geometry) -> None:
         """Take projections in, filtered for a geometry; only their counts while there are no flats."""
         if not np.isfinite(block.angles_rad).all():

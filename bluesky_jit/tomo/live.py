@@ -11,6 +11,7 @@ from bluesky_jit.tomo.axis.estimate import AxisEstimate
 from bluesky_jit.tomo.axis.rows import estimate_from_window
 from bluesky_jit.tomo.binning import BinnedFrames, binned_frames
 from bluesky_jit.tomo.corrections.darkflat import DarkFlat
+from bluesky_jit.tomo.corrections.flat_estimate import estimate_flat, evenly
 from bluesky_jit.tomo.corrections.transmission import SATURATION
 from bluesky_jit.tomo.corrections.wanted import Corrections
 from bluesky_jit.tomo.extended import margins_of, widened
@@ -214,6 +215,17 @@ class FilteredBackprojection:
             self._angle_source = block.angle_source
         else:
             self._filling.take_reference(block)
+
+    def estimate_flats(self) -> None:
+        """Do with an estimate from the projections that have come until flats come.
+
+        It belongs to the thread that pushes. Raises ValueError when the projections show no beam.
+        """
+        view = self._window.kept
+        used = replace(view, slots=view.slots[evenly(len(view))])
+        self._filling.take_estimated_flat(
+            estimate_flat(lambda rows: self._window.counts_of(used, rows), self._geometry.n_v)
+        )
 
     def settle(self, *, drained: bool = False) -> bool:
         """Filter the window's projections again where they would now come out otherwise; return whether they did.

@@ -87,6 +87,10 @@ class Reconstructor(Protocol):
 
     def push(self, block: ProjectionBlock) -> None: ...
 
+    def estimate_flats(self) -> None:
+        """Do with an estimate from the projections that have come until flats come."""
+        ...
+
     def settle(self, *, drained: bool = False) -> bool:
         """Let what came late take effect; drained: no more projections will come. Return whether images change."""
         ...

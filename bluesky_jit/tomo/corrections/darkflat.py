@@ -59,6 +59,7 @@ class DarkFlat:
         self.revision = 0
         """Grows whenever references change."""
         self._borrowed_darks = self._borrowed_flats = False
+        self._estimated = False
 
     @staticmethod
     def borrowed(other: DarkFlat) -> DarkFlat:
@@ -89,6 +90,10 @@ class DarkFlat:
     @property
     def flats_are_borrowed(self) -> bool:
         return self._borrowed_flats
+
+    @property
+    def flats_are_estimated(self) -> bool:
+        return self._borrowed_flats and self._estimated
 
     @property
     def ready(self) -> bool:
@@ -135,6 +140,16 @@ class DarkFlat:
                 gain = gain + np.float32(part) * self._compared.changes[first]
             self._latest = ((first, part), replace(self._compared.first, gain=gain))
         return self._latest[1]
+
+    def stand_in(self, flat: np.ndarray) -> None:
+        """Take an estimate (n_v, n_u) in the place of flats, until the first one comes.
+
+        Raises ValueError when it shows no beam.
+        """
+        find_dead(self._dark, flat)
+        self._sets = (FlatSet(mean=flat.astype(np.float32), n=1, after=0, time_s=np.nan),)
+        self._borrowed_flats = self._estimated = True
+        self._forget()
 
     def add_darks(self, counts: np.ndarray) -> None:
         """Take darks (n, n_v, n_u) into the mean.

@@ -167,9 +167,17 @@ def test_nothing_is_shown_as_denoised_before_it_beats_the_raw_slice(sink: Record
     assert all(ready)
 
 
+@pytest.fixture
+def waiting_session(sink: RecordingSink) -> Iterator[Session]:
+    """A session that makes no slices without flats."""
+    with Session(settings(learn={"enabled": False}, tomo={"without_flats": "wait"}), sinks=[sink]) as running:
+        yield running
+
+
 def test_a_run_without_flats_gives_one_clear_message_and_the_next_run_works(
-    session: Session, sink: RecordingSink, streams: dict
+    waiting_session: Session, streams: dict
 ) -> None:
+    session = waiting_session
     callback = JITCallback(session)
     uid = emit_run(callback, {name: streams[name] for name in ("darks", "primary")})
     assert session.wait_for(finished(uid), SOON_S)
@@ -198,7 +206,8 @@ def test_the_flats_of_an_earlier_run_can_be_named(session: Session, streams: dic
     assert borrowed.image == pytest.approx(update.image, abs=1e-6)
 
 
-def test_flats_that_are_not_here_are_asked_for(session: Session, streams: dict) -> None:
+def test_flats_that_are_not_here_are_asked_for(waiting_session: Session, streams: dict) -> None:
+    session = waiting_session
     run = {"primary": streams["primary"]}
     uid = emit_run(JITCallback(session), run, tomo={**TOMO, "dark_flat_uid": "3f2a91c0-unknown"})
     assert session.wait_for(finished(uid), SOON_S)
