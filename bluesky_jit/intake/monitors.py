@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,13 +21,19 @@ class MonitoredAngle:
         self.key = key
         self._scale = scale
         self._delay_s = delay_s
-        self._samples: dict[float, float] = {}
+        self._times = array("d")
+        self._angles = array("d")
         self._track: AngleTrack | None = None
         self.latest_s = float("-inf")
 
     def add(self, time_s: float, angle: float) -> None:
         """Take one sample, as it was recorded."""
-        self._samples[time_s] = angle * self._scale
+        at = bisect_left(self._times, time_s)
+        if at < len(self._times) and self._times[at] == time_s:
+            self._angles[at] = angle * self._scale
+        else:
+            self._times.insert(at, time_s)
+            self._angles.insert(at, angle * self._scale)
         self.latest_s = max(self.latest_s, time_s)
         self._track = None
 
@@ -36,9 +44,8 @@ class MonitoredAngle:
     def track(self) -> AngleTrack:
         """Return the angles known so far."""
         if self._track is None:
-            times = np.array(sorted(self._samples), dtype=np.float64)
-            angles = np.array([self._samples[time] for time in times.tolist()], dtype=np.float64)
-            self._track = AngleTrack(times_s=times, angles_rad=angles, delay_s=self._delay_s)
+            times_s, angles_rad = np.array(self._times), np.array(self._angles)
+            self._track = AngleTrack(times_s=times_s, angles_rad=angles_rad, delay_s=self._delay_s)
         return self._track
 
 
@@ -59,23 +66,24 @@ class FramesInOrder:
         self._submit = submit
         self._most = most
         self._waiting: deque[_Waiting] = deque()
+        self._inline = 0
+        """Frames inside events among them."""
 
     def put(self, message: FrameMessage, *, until_s: float = 0.0, monitor: MonitoredAngle | None = None) -> None:
         """Take frames; those with a monitor get their angles from it when they go on."""
         self._waiting.append(_Waiting(message=message, until_s=until_s, monitor=monitor))
+        self._inline += _inline_frames(message)
         self.release()
 
     def release(self, *, everything: bool = False) -> None:
         """Hand on what needs to wait no longer."""
-        inline = sum(len(held.message.counts) for held in self._waiting if isinstance(held.message, InlineFrames))
         while self._waiting:
             held = self._waiting[0]
             waits = held.monitor is not None and not held.monitor.reaches(held.until_s)
-            if waits and not everything and inline <= self._most:
+            if waits and not everything and self._inline <= self._most:
                 return
             self._waiting.popleft()
-            if isinstance(held.message, InlineFrames):
-                inline -= len(held.message.counts)
+            self._inline -= _inline_frames(held.message)
             self._submit(held.message if held.monitor is None else _with_track(held.message, held.monitor.track()))
 
 
@@ -84,3 +92,7 @@ def _with_track(message: FrameMessage, track: AngleTrack) -> FrameMessage:
     if isinstance(message, InlineFrames):
         return replace(message, angles_rad=track.at(message.frame_times_s))
     return replace(message, angle_track=track)
+
+
+def _inline_frames(message: FrameMessage) -> int:
+    return len(message.counts) if isinstance(message, InlineFrames) else 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-from event_model import DocumentRouter
+from event_model import DocumentRouter, unpack_event_page
 
 from bluesky_jit.intake.angles import Angles, RunAngles
 from bluesky_jit.intake.assets import filed_asset, frames_per_point, streamed_asset, time_stamps_of
@@ -253,6 +254,12 @@ class RunIntake(DocumentRouter):
     def datum(self, doc: Any) -> Any:
         self._datums[doc["datum_id"]] = doc
 
+    def event_page(self, doc: Any) -> Any:
+        # All of them are called, from the last that was given to the first, whatever one of them raises.
+        with ExitStack() as events:
+            for event in reversed([*unpack_event_page(doc)]):
+                events.callback(self.event, event)
+
     def event(self, doc: Any) -> Any:
         keys = self._streams.get(doc["descriptor"])
         if keys is None:
@@ -298,7 +305,8 @@ class RunIntake(DocumentRouter):
 
     def _filed_event(self, keys: StreamKeys, event: Mapping[str, Any], datum_id: str) -> None:
         data = event["data"]
-        n = frames_per_point(self._resources[self._datums[datum_id]["resource"]], keys.frames_per_row)
+        resource, _ = self._pointed_at(datum_id)
+        n = frames_per_point(resource, keys.frames_per_row)
         row = self._row(keys, event, n)
         image = self._asset_of(datum_id, n)
         times = data.get(keys.frame_time)
@@ -326,8 +334,16 @@ class RunIntake(DocumentRouter):
         )
 
     def _asset_of(self, datum_id: str, n: int) -> Asset:
-        datum = self._datums[datum_id]
-        return filed_asset(self._resources[datum["resource"]], datum, n)
+        resource, datum = self._pointed_at(datum_id)
+        return filed_asset(resource, datum, n)
+
+    def _pointed_at(self, datum_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a datum's resource, and the datum."""
+        datum = self._datums.get(datum_id)
+        resource = None if datum is None else self._resources.get(datum["resource"])
+        if datum is None or resource is None:
+            raise ValueError(f"its frames are at {datum_id!r}, of which no datum or no resource came: they are lost")
+        return resource, datum
 
     def _submit_frames(self, message: FrameMessage, angles: Angles, *, until_s: float) -> None:
         self._brought_frames = True

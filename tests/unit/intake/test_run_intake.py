@@ -7,6 +7,7 @@ import dialect_runs
 import numpy as np
 import pytest
 from dialect_runs import NOW_S, Run, Scan, in_bulk
+from event_model import pack_event_page
 from recorder import Recorder
 
 from bluesky_jit.intake.callback import JITCallback
@@ -112,6 +113,26 @@ def test_documents_in_bulk_say_the_same(scan: Scan, tmp_path: Path) -> None:
     assert [m.image for m in bulk.of(AssetFrames)] == [m.image for m in single.of(AssetFrames)]
     assert len(bulk.of(AssetFrames)) == 3
     assert texts(bulk) == []
+
+
+def test_a_broken_event_spoils_no_other_of_its_page() -> None:
+    received = recorder()
+    run = Run(lambda *document: None, plan_name="my_scan", tomo={"n_angles_per_rotation": 8})
+    intake = JITCallback(received)
+    intake("start", run.bundle.start_doc)
+    run.emit = intake
+    stream = run.stream("primary", camera=PICTURE, theta=DEGREES)
+    events = [run.composed(stream, NOW_S, camera=FRAME * n, theta=float(n)) for n in range(4)]
+    events[1]["data"]["camera"] = "resource/7"
+    events[2]["data"]["theta"] = None
+    intake("event_page", pack_event_page(*events))
+    assert [(int(m.counts.max()), m.angle_source) for m in received.of(InlineFrames)] == [
+        (0, "same stream"),
+        (2, "plan arguments"),
+        (3, "same stream"),
+    ]
+    [text] = texts(received)
+    assert "its frames are at 'resource/7', of which no datum or no resource came" in text
 
 
 # ── a monitored stage ────────────────────────────────────────────────────────────────────────────────────────────────
