@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bluesky_jit.intake.ledger import SAME_S
+from bluesky_jit.intake.frame_count import SAME_S
 from bluesky_jit.messages import InlineFrames
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from bluesky_jit.intake.ledger import Ledger
+from bluesky_jit.messages import FrameKind
 
 
 def test_numbers_begin_at_the_first_frame_of_the_run() -> None:
@@ -159,3 +160,24 @@ def test_frames_that_a_run_was_to_bring_and_did_not_are_lost() -> None:
     assert ledger.expect("projection", 7) == 2
     assert ledger.lost == 4
     assert ledger.expect("projection", 7) == 0
+
+
+def test_a_detector_counts_on_over_other_kinds_of_frames() -> None:
+    """Flats after the projections, and darks and flats in mid-run: nothing is lost between them but what is."""
+    kinds: tuple[FrameKind, ...] = ("flat", "projection", "dark", "projection", "flat")
+    series = zip(kinds, (0, 4, 10, 12, 20), (4, 10, 12, 20, 24), strict=True)
+    ids = {(kind, first): np.array([n for n in range(first, stop) if n != 15]) for kind, first, stop in series}
+    for order in (list(ids), list(ids)[::-1]):
+        ledger = Ledger()
+        for kind, first in order:
+            came = ids[kind, first]
+            ledger.enter(kind, came, len(came), 1000.0 + came)
+        assert (ledger.received, ledger.lost, ledger.missing) == (23, 1, 1)
+
+
+def test_kinds_that_each_have_a_count_of_their_own_hide_no_gap() -> None:
+    ledger = Ledger()
+    ledger.enter("flat", np.arange(4), 4, np.arange(4) + 1000.0)
+    assert ledger.enter("projection", np.array([0, 1, 3]), 3, np.array([2000.0, 2001.0, 2003.0])).missing == (2,)
+    ledger.enter("flat", np.arange(4, 8), 4, np.arange(4) + 3000.0)
+    assert ledger.lost == 1
