@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bluesky_jit.beamline.environment import loopback_epics
 from bluesky_jit.doctor import configuration, machine
+from bluesky_jit.doctor.channels import Channels
 from bluesky_jit.doctor.finding import Check, Finding, Verdict, examine
 from bluesky_jit.settings import Settings
 
@@ -39,11 +40,12 @@ def doctor(file: Path | None, changes: Mapping[str, Mapping[str, Any]], *, as_js
 
 def checks(settings: Settings) -> list[Check]:
     """Return what is looked at, in the order in which it is shown."""
+    channels = Channels(settings)
     return [
         Check(subject="geometry", look=partial(configuration.geometry, settings)),
-        Check(subject="devices", look=partial(_devices, settings)),
+        Check(subject="devices", look=partial(_devices, settings, channels)),
         Check(subject="pvAccess", look=partial(_images, settings)),
-        Check(subject="session", look=partial(_running, settings)),
+        Check(subject="session", look=partial(_running, settings, channels)),
         Check(subject="Kafka", look=partial(_brokers, settings)),
         Check(subject="Tiled", look=partial(_records, settings)),
         Check(subject="folders", look=partial(_folders, settings)),
@@ -56,10 +58,10 @@ def checks(settings: Settings) -> list[Check]:
 # The EPICS libraries, HDF5 and Tiled's client are loaded by the checks themselves: one that cannot be loaded is a line.
 
 
-def _devices(settings: Settings) -> Sequence[Finding]:
+def _devices(settings: Settings, channels: Channels) -> Sequence[Finding]:
     from bluesky_jit.doctor.devices import look
 
-    return look(settings)
+    return look(settings, channels)
 
 
 def _images(settings: Settings) -> Sequence[Finding]:
@@ -68,10 +70,10 @@ def _images(settings: Settings) -> Sequence[Finding]:
     return look(settings)
 
 
-def _running(settings: Settings) -> Sequence[Finding]:
+def _running(settings: Settings, channels: Channels) -> Sequence[Finding]:
     from bluesky_jit.doctor.running import look
 
-    return look(settings)
+    return look(settings, channels)
 
 
 def _brokers(settings: Settings) -> Sequence[Finding]:

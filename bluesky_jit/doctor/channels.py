@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-CONNECT_S = 3.0
-"""The console itself gives its devices two (beamline/console.py)."""
+from bluesky_jit.settings import Settings
+
+CAMERA = ("cam1:Acquire", "cam1:ArraySizeX_RBV", "cam1:ArraySizeY_RBV", "cam1:DataType_RBV")
+FILES = ("HDF1:FilePath_RBV", "HDF1:SWMRMode_RBV", "HDF1:TimeStamp_RBV")
+SESSION = ("ServerRunning", "ReconStatus", "RunUid", "Message")
+CONNECT_S = 4.0
+"""Twice what the console gives its devices (beamline/console.py), for other checks load their libraries meanwhile."""
 READ_S = 2.0
 POLL_S = 0.01
 REPEATER_PORT = 5065
@@ -27,10 +33,32 @@ class Reading:
     time_s: float
 
 
-def read(names: Sequence[str], *, connect_s: float = CONNECT_S) -> dict[str, Reading]:
-    """Return what PVs hold; those that do not answer are missing."""
+def pv_names(settings: Settings) -> list[str]:
+    """Return the PVs that are looked at."""
+    names = settings.beamline
+    devices = [names.camera + part for part in CAMERA + FILES] + [names.stage, names.shutter, names.sample]
+    session = [settings.epics.prefix + name for name in SESSION] if settings.epics.enabled else []
+    return [name for name in devices + session if name]
+
+
+class Channels:
+    """Read PVs once, for all checks that want to know: libca crashes when two threads begin to use it at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._names = pv_names(settings)
+        self._lock = threading.Lock()
+        self._found: dict[str, Reading] | None = None
+
+    def read(self) -> dict[str, Reading]:
+        """Return what the PVs hold; those that do not answer are missing."""
+        with self._lock:
+            if self._found is None:
+                self._found = _read_all(self._names)
+        return self._found
+
+
+def _read_all(names: Sequence[str], connect_s: float = CONNECT_S) -> dict[str, Reading]:
     with _standing_in_for_the_repeater():
-        # Before this thread asks, libca must know that it shares the first one's connections.
         from epics import PV, ca
 
         ca.use_initial_context()

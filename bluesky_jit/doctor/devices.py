@@ -8,15 +8,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from bluesky_jit.doctor.channels import Reading, read
+from bluesky_jit.doctor.channels import CAMERA, FILES, Channels, Reading
 from bluesky_jit.doctor.files import frame_files
 from bluesky_jit.doctor.finding import Finding, fine, problem, warning
 from bluesky_jit.intake.frames import EPICS_EPOCH_S
 from bluesky_jit.settings import Settings
 from bluesky_jit.settings_sections import BeamlineSettings
 
-CAMERA = ("cam1:Acquire", "cam1:ArraySizeX_RBV", "cam1:ArraySizeY_RBV", "cam1:DataType_RBV")
-FILES = ("HDF1:FilePath_RBV", "HDF1:SWMRMode_RBV", "HDF1:TimeStamp_RBV")
 MOST_SKEW_S = 0.1
 """Latencies of that size are shown (docs/benchmarks/live.json); a clock that is off by more makes nonsense of them."""
 LATE_S = 5.0
@@ -26,18 +24,17 @@ DEFAULT_ARRAY_BYTES = 16384
 """EPICS_CA_MAX_ARRAY_BYTES where it is not set."""
 
 
-def look(settings: Settings, clock: Callable[[], float] = time.time) -> list[Finding]:
+def look(settings: Settings, channels: Channels, clock: Callable[[], float] = time.time) -> list[Finding]:
     """Look for the camera, the stage, the shutter and the sample's positioner, then at the camera's files."""
     names = settings.beamline
-    others = [name for name in (names.stage, names.shutter, names.sample) if name]
-    wanted = [names.camera + part for part in (*CAMERA, *FILES)] + others
-    found = read(wanted)
+    found = channels.read()
     return [
         *judge(names, found),
         *array_size(names, found, os.environ),
         *camera_clock(names, found, clock()),
         *frame_files(
-            directory=text_of(found, names.camera + "HDF1:FilePath_RBV") or names.file_directory,
+            # The first is where a plan will have it write.
+            directory=names.file_directory or text_of(found, names.camera + "HDF1:FilePath_RBV"),
             swmr=text_of(found, names.camera + "HDF1:SWMRMode_RBV"),
             camera=names.camera,
             frame_bytes=frame_bytes(names, found),

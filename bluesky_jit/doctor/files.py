@@ -29,6 +29,9 @@ def frame_files(*, directory: str, swmr: str, camera: str, frame_bytes: int) -> 
         text = "its HDF5 plugin does not answer, and beamline.file_directory is empty"
         return [warning("frame files", f"where the camera writes is not known: {text}")]
     folder = Path(directory)
+    if not folder.exists() and folder.parent.is_dir() and folder.parent != Path(folder.anchor):
+        text = f"{folder} is not there yet: the camera makes it, if its machine sees {folder.parent}, too"
+        return [warning("frame files", text), *_swmr(swmr, camera), *_frame_room(folder.parent, frame_bytes)]
     try:
         newest = max(folder.glob("*.h5"), key=lambda path: path.stat().st_mtime, default=None)
         next(folder.iterdir(), None)

@@ -15,6 +15,10 @@ logger = logging.getLogger(__name__)
 Verdict = Literal["fine", "warning", "problem"]
 
 
+LIMIT_S = 20.0
+"""Whatever waits for an answer gives up after five; the rest is for libraries that load on a busy machine."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """Say in one line what was looked at, whether it is fine, and if not, what to do."""
@@ -30,7 +34,7 @@ class Check:
 
     subject: str
     look: Callable[[], Sequence[Finding]]
-    limit_s: float = 8.0
+    limit_s: float = LIMIT_S
 
 
 def fine(subject: str, text: str) -> Finding:

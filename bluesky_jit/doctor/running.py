@@ -6,27 +6,27 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from bluesky_jit.doctor.channels import Reading, read
+from bluesky_jit.doctor.channels import Channels, Reading
 from bluesky_jit.doctor.finding import Finding, fine, problem, warning
 from bluesky_jit.intake.wire import DocumentPublisher
 from bluesky_jit.publish.table import SILENCE_S
 from bluesky_jit.settings import Settings
 
 SESSION, DOCUMENTS = "session", "documents"
-PVS = ("ServerRunning", "ReconStatus", "RunUid", "Message")
 LISTENER_S = 1.0
 """After the heartbeat has been looked for, which takes its time where there is none."""
 BROKER_S = 4.0
 CONNECT_S = 2.0
 
 
-def look(settings: Settings, clock: Callable[[], float] = time.time) -> list[Finding]:
+def look(settings: Settings, channels: Channels, clock: Callable[[], float] = time.time) -> list[Finding]:
     """Look for a session's heartbeat, and for whoever takes documents."""
     # It waits for the others while the heartbeat is looked for.
     publisher = _publisher(settings)
     try:
-        found = read([settings.epics.prefix + name for name in PVS]) if settings.epics.enabled else {}
-        taken = publisher if isinstance(publisher, Finding) else documents(settings, publisher, lives=bool(found))
+        found = channels.read()
+        lives = settings.epics.prefix + "ServerRunning" in found
+        taken = publisher if isinstance(publisher, Finding) else documents(settings, publisher, lives=lives)
     finally:
         if isinstance(publisher, DocumentPublisher):
             publisher.close(0.0)

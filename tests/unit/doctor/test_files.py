@@ -66,9 +66,15 @@ def test_the_newest_file_is_tried(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_here_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path / "elsewhere", tmp_path / "file"):
+    for folder in (tmp_path / "else" / "where", Path("/nosuch"), tmp_path / "file"):
         [found] = look(folder).values()
         assert (found.verdict, "mount it at the same path" in found.text) == ("problem", True)
+
+
+def test_a_folder_that_the_camera_is_to_make_is_told(tmp_path: Path) -> None:
+    found = look(tmp_path / "today")
+    assert (found["frame files"].verdict, found["disk"].verdict) == ("warning", "fine")
+    assert f"{tmp_path / 'today'} is not there yet" in found["frame files"].text
 
 
 def test_a_folder_that_nobody_names_is_told() -> None:
