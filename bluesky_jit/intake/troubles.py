@@ -16,7 +16,6 @@ MOST_NAMED = 5
 
 SENTENCES = {
     "missing": "frames {} did not come from the detector",
-    "late": "frames {} came late, after newer ones: they are used in their place",
     "duplicates": "frames {} came twice: the repeats were left out",
     "refused": "frames {} were damaged and left out: a good copy of them is used if one comes",
 }
@@ -67,7 +66,9 @@ class Troubles:
             # No trouble yet: they are in the run's records, or documents will pass them, and then it is told.
             logger.info("frames %s did not come by PVA", named(arrivals.missing))
         self.add_missing(() if tapped else arrivals.missing)
-        self._add("late", arrivals.late)
+        if arrivals.late:
+            # Nor is this: they are used in their place, and counted.
+            logger.info("frames %s came late, after newer ones", named(arrivals.late))
         self._add("duplicates", arrivals.duplicates)
         self._add("refused", arrivals.refused)
 
