@@ -39,7 +39,7 @@ def findings(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str
 
 @pytest.fixture(scope="module")
 def beamline(tmp_path_factory: pytest.TempPathFactory, ca_repeater: None) -> Iterator[SimulatedBeamline]:
-    with SimulatedBeamline(tmp_path_factory.mktemp("beamline")) as beamline:
+    with SimulatedBeamline(tmp_path_factory.mktemp("beamline"), settings={"learn": {"enabled": False}}) as beamline:
         beamline.serve().wait_until_ready(READY_S)
         yield beamline
 

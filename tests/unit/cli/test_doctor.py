@@ -12,9 +12,10 @@ from bluesky_jit.settings import load_settings
 
 
 def shown(*found: Finding, terminal: bool = False) -> str:
-    screen = Console(file=io.StringIO(), width=40, force_terminal=terminal, color_system="standard", highlight=False)
-    show(found, screen)
-    return screen.file.getvalue()  # type: ignore[attr-defined]
+    text = io.StringIO()
+    colours = "standard" if terminal else None
+    show(found, Console(file=text, width=40, force_terminal=terminal, color_system=colours, highlight=False))
+    return text.getvalue()
 
 
 def test_each_finding_is_one_line_however_narrow_the_terminal() -> None:
