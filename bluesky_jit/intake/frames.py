@@ -210,8 +210,8 @@ class RunFrames:
         self.troubles.add(arrivals, tapped=tapped)
         if without_angle.any():
             first = int(arrivals.acquisition[without_angle][0])
-            text = f"projection {first} has no angle: give the angle's data key (settings: intake.angle_key); a monitored "
-            text += "stage has one only between its samples"
+            text = f"projection {first} has no angle: give the angle's data key (settings: intake.angle_key); a "
+            text += "monitored stage has one only between its samples"
             self.troubles.add_fault(UnusableCounts("no angle", text))
         keep = arrivals.keep
         ids = arrivals.acquisition if frames.unique_ids is None else frames.unique_ids
