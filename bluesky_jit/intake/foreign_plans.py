@@ -39,7 +39,8 @@ def borrowed(start: Document) -> dict[str, Any]:
 
 def _fxi_fly_scan(start: Document, args: Document) -> dict[str, Any] | None:
     """NSLS-II FXI: the stage turns at constant speed and is monitored while the camera runs free."""
-    if start.get("plan_name") != "fly_scan" or "relative_rot_angle" not in args:
+    # There are several, numbered.
+    if not str(start.get("plan_name")).startswith("fly_scan") or "relative_rot_angle" not in args:
         return None
     turning = (str(name) for name in start.get("motors") or () if str(name).endswith("pi_r"))
     return {

@@ -109,14 +109,13 @@ class RunIntake(DocumentRouter):
         self._undecided.put(name, doc)
         if name == "descriptor" and tells_tomography(doc):
             self._decide(borrowed(self._start))
-            for held in self._undecided.take():
-                self(*held)
             if self._undecided.dropped:
                 self._tell(
                     f"{self._undecided.dropped} events came before the run showed that it is a tomography, and could "
                     f"not be kept: name its plan, {self._start.get('plan_name')!r}, in intake.plans",
                     severity="MAJOR",
                 )
+            _call_all(self, self._undecided.take())
         return doc
 
     def _open(self) -> None:
@@ -255,10 +254,7 @@ class RunIntake(DocumentRouter):
         self._datums[doc["datum_id"]] = doc
 
     def event_page(self, doc: Any) -> Any:
-        # All of them are called, from the last that was given to the first, whatever one of them raises.
-        with ExitStack() as events:
-            for event in reversed([*unpack_event_page(doc)]):
-                events.callback(self.event, event)
+        _call_all(self.event, [(event,) for event in unpack_event_page(doc)])
 
     def event(self, doc: Any) -> Any:
         keys = self._streams.get(doc["descriptor"])
@@ -358,6 +354,14 @@ class RunIntake(DocumentRouter):
         self._submit(
             Problem(text=text, severity="MAJOR" if severity == "MAJOR" else "MINOR", run_uid=self._start.get("uid", ""))
         )
+
+
+def _call_all(take: Callable[..., object], arguments: list[tuple[Any, ...]]) -> None:
+    """Call for each of the arguments, in order and whatever one of them raises, which is raised in the end."""
+    with ExitStack() as calls:
+        # Who was given last is called first.
+        for each in reversed(arguments):
+            calls.callback(take, *each)
 
 
 def _one_each(value: Any, n: int, *, step: int) -> np.ndarray:

@@ -39,6 +39,10 @@ def test_fxis_fly_scan_tells_its_speed_arc_and_energy() -> None:
     }
 
 
+def test_its_numbered_sisters_are_known_too() -> None:
+    assert tomo_of({**FXI_FLY_SCAN, "plan_name": "fly_scan2"}, DEFAULT) == tomo_of(FXI_FLY_SCAN, DEFAULT)
+
+
 def test_a_setting_overrides_what_a_plan_implies() -> None:
     settings = load_settings(environment={}, tomo={"angles_per_turn": 90})
     block = tomo_of(FXI_FLY_SCAN, settings)

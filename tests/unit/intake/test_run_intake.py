@@ -87,6 +87,17 @@ def test_the_first_frames_of_an_unknown_plan_are_kept_until_it_shows_what_it_is(
     assert [int(m.counts.max()) for m in received.of(InlineFrames)] == [0, 1, 2, 1]
 
 
+def test_a_broken_document_spoils_no_other_that_was_kept() -> None:
+    received = recorder()
+    run = Run(JITCallback(received), plan_name="my_scan")
+    primary = run.stream("primary", camera={**PICTURE, "external": "FILESTORE:"})
+    run.event(primary, NOW_S, camera="resource/7")
+    run.event(run.stream("flat", camera=PICTURE), NOW_S + 9, camera=FRAME)
+    assert [m.kind for m in received.of(InlineFrames)] == ["flat"]
+    [text] = texts(received)
+    assert "'resource/7'" in text
+
+
 def test_frames_that_could_not_be_kept_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bluesky_jit.intake.undecided.MOST_BYTES", 2 * FRAME.nbytes)
     received = recorder()
