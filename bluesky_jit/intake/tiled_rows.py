@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -60,13 +61,23 @@ class TiledRows:
         # Looked up each time: a client's idea of a growing array's shape stays as it was.
         column = raw_catalog(self._client)[self._run_uid][asset.record.stream][asset.record.key]
         first, count = asset.record.first, asset.count
-        available = int(column.shape[0]) - first
+        shape = tuple(int(n) for n in column.shape)
+        # Pictures have two dimensions, other values none; before them are events, and the frames of an event.
+        pixels = shape[-2:] if len(shape) > 2 else ()
+        per_event = math.prod(shape[1 : len(shape) - len(pixels)])
+        available = shape[0] * per_event - first
         if available < count:
             raise FramesNotReady(
                 f"Tiled at {self._place} has {max(available, 0)} of {count} rows of {asset.record.key} from {first} on",
                 available=max(available, 0),
             )
+
+        def fetched(begin: int, end: int) -> np.ndarray:
+            event, last = begin // per_event, -(-end // per_event)
+            values = np.asarray(column[event:last]).reshape(-1, *pixels)
+            return values[begin - event * per_event : end - event * per_event]
+
         if wanted is None:
-            return np.asarray(column[first : first + count])
-        parts = [np.asarray(column[first + begin : first + end]) for begin, end in runs_of(wanted)]
-        return np.concatenate([np.zeros((0, *column.shape[1:]), dtype=column.dtype), *parts])
+            return fetched(first, first + count)
+        parts = [fetched(first + begin, first + end) for begin, end in runs_of(wanted)]
+        return np.concatenate([np.zeros((0, *pixels), dtype=column.dtype), *parts])
