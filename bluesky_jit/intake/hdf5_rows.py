@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from bluesky_jit.intake.counts import UnusableCounts
+from bluesky_jit.intake.hdf5_extent import rows_in_file
 from bluesky_jit.intake.rows import FramesNotReady, runs_of
 from bluesky_jit.messages import Asset
 
@@ -30,6 +31,7 @@ class HDF5Rows:
             if dataset.shape[0] < last:
                 dataset.refresh()
             available = int(dataset.shape[0]) - asset.first
+            available = min(available, rows_in_file(dataset, asset.first, min(available, asset.count)))
             rows = _rows(dataset, asset, wanted) if available >= asset.count else None
         except (OSError, RuntimeError, KeyError) as error:
             # h5py raises any of them for a file whose writer ended in the middle of a write.

@@ -53,7 +53,8 @@ def write_files(folder: Path, run: int) -> None:
     for kind in NUMBERS:
         with h5py.File(folder / f"{run}-{kind}.h5", "w", libver="latest") as file:
             for key, values in columns_of(run, kind).items():
-                file[COLUMNS[key]] = values
+                chunks = (1, *SHAPE) if key == "camera" else None
+                file.create_dataset(COLUMNS[key], data=values, chunks=chunks)
 
 
 def documents_of(run: int, folder: Path | None) -> Documents:

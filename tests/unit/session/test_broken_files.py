@@ -1,0 +1,29 @@
+"""Files that are cut off in mid-run: what can be read is used with its own angle, the rest counted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from numbered_runs import ANGLES, ROWS_AT_ONCE
+from numbered_session import SOON_S, numbered_session
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.9])
+def test_a_file_that_is_truncated_in_mid_run_costs_what_it_lost_only(tmp_path: Path, kept: float) -> None:
+    with numbered_session(tmp_path) as bench:
+        documents = bench.documents(1, filed=True)
+        # All but the stop document, and the last three rows of each of the four columns.
+        before, after = documents[:-5], documents[-5:]
+        bench.send(before)
+        assert bench.session.wait_for(lambda status: status.projections == ANGLES - ROWS_AT_ONCE, SOON_S)
+        path = tmp_path / "1-projection.h5"
+        os.truncate(path, int(kept * path.stat().st_size))
+        bench.send(after)
+        uid = documents[0][1]["uid"]
+        bench.wait_until_ended(uid)
+        used, status = bench.frames(uid, 1)["projection"], bench.sink.last_status(uid)
+        assert used[: ANGLES - ROWS_AT_ONCE] == list(range(ANGLES - ROWS_AT_ONCE))
+        assert (status.projections, status.frames_lost) == (len(used), ANGLES - len(used))
+        bench.check_that_the_next_run_works(filed=True)
