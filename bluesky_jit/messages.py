@@ -31,6 +31,8 @@ class RunStart:
     tomo: dict[str, Any]
     expected_projections: int | None = None
     """How many projections the plan is to bring, when it says so (the start document's num_points)."""
+    caught_up: bool = False
+    """Its beginning came late, from a record or sent again: there were frames of it before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from event_model import RunRouter
 
 from bluesky_jit.intake.history import size_of
-from bluesky_jit.intake.late_run import Document, LateRun, RecordedRun, references_of
+from bluesky_jit.intake.late_run import LateRun, RecordedRun, references_of
+from bluesky_jit.intake.late_stream import Document
 from bluesky_jit.intake.pages import single_pages
 from bluesky_jit.intake.run_intake import Receiver, RunIntake
 from bluesky_jit.messages import Problem
@@ -55,6 +56,8 @@ class JITCallback:
         self._ended: OrderedDict[str, set[str]] = OrderedDict()
         """What documents of runs that have ended name."""
         self._told_late = False
+        self._ends_lost = 0
+        """Stop documents that may still come of runs that were given up."""
 
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         with self._lock:
@@ -69,8 +72,7 @@ class JITCallback:
         """Take what is recorded of a late run; return whether that was news."""
         with self._lock:
             if not late.uid and (record.uid in self._open_runs or record.uid in self._ended):
-                # Its beginning was sent again, or it is over.
-                late.over = True
+                self._join(late, record.uid)
             if late.over:
                 self._late = [each for each in self._late if each is not late]
                 return False
@@ -96,8 +98,9 @@ class JITCallback:
             if late.uid:
                 self._pass_on(late, late.give_up())
             else:
-                # What still comes of it is nothing new.
+                # What still comes of it is nothing new, its end included, which does not name what else did.
                 self._remember_ended("", late.references)
+                self._ends_lost += not late.ending
             late.over = True
             self._late = [each for each in self._late if each is not late]
 
@@ -133,6 +136,13 @@ class JITCallback:
         if any(uid in ended for uid in references for ended in self._ended.values()):
             return
         late = next((each for each in self._late if not each.references.isdisjoint(references)), None)
+        waiting = [each for each in self._late if not each.uid]
+        if late is None and name == "stop" and len(waiting) == 1:
+            # It names its run, and events do not; if it is another's, that run's record will tell.
+            late = waiting[0]
+        if late is None and name == "stop" and self._ends_lost:
+            self._ends_lost -= 1
+            return
         if late is None:
             if self._catch_up is None:
                 if not self._told_late:
@@ -149,6 +159,15 @@ class JITCallback:
         late.held_bytes += size_of(document)
         if late.held_bytes > MOST_HELD_BYTES:
             self.lost(late, f"more than {MOST_HELD_BYTES / 2**20:.0f} MB of it came before its record was found")
+
+    def _join(self, late: LateRun, uid: str) -> None:
+        """Give what was heard of a run, and could not be told to be of that one, to whoever follows it."""
+        run = self._open_runs.get(uid)
+        late.over = True
+        # One that was sent again from its beginning has it all.
+        if run is not None and run.late is not None:
+            for name, document in late.held:
+                self._pass_on(run.late, run.late.hear(name, document))
 
     def _forget_late(self, references: list[str]) -> None:
         """Ask no more for what was missed of a run that has been sent again from its beginning."""
@@ -183,6 +202,8 @@ class JITCallback:
 
     def _hand_on(self, name: str, document: dict[str, Any]) -> None:
         """Give a document of a known run to those who read it, and forget the run when it stops."""
+        if name in NAMED and document["uid"] in self._runs:
+            return
         run_uid = next(self._runs[uid] for uid in references_of(document) if uid in self._runs)
         if name == "stop":
             named = {uid for uid, run in self._runs.items() if run == run_uid}

@@ -12,7 +12,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from bluesky_jit.archive import address, connect_now, raw_catalog, without_key
-from bluesky_jit.intake.late_run import LateRun, RecordedColumn, RecordedRun, RecordedStream
+from bluesky_jit.intake.late_run import LateRun, RecordedRun
+from bluesky_jit.intake.late_stream import RecordedColumn, RecordedStream
 from bluesky_jit.settings_sections import TiledSettings
 
 logger = logging.getLogger(__name__)

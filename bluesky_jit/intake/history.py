@@ -10,6 +10,8 @@ import numpy as np
 MOST_BYTES = 64 * 2**20
 """Of runs whose frames are inside events, the first few hundred frames; of others, many hours."""
 SMALL_DOCUMENT = 1024
+CAUGHT_UP = "jit_caught_up"
+"""Key that is added to the start document of a run whose beginning comes late: it went on for a while before."""
 
 Document = tuple[str, dict[str, Any]]
 

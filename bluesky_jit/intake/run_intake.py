@@ -25,6 +25,7 @@ from bluesky_jit.intake.dialects import (
 )
 from bluesky_jit.intake.foreign_plans import borrowed
 from bluesky_jit.intake.frames import unix_times
+from bluesky_jit.intake.history import CAUGHT_UP
 from bluesky_jit.intake.monitors import FramesInOrder
 from bluesky_jit.intake.streams import StreamColumns
 from bluesky_jit.intake.undecided import HeldDocuments
@@ -133,6 +134,7 @@ class RunIntake(DocumentRouter):
                 time_s=float(doc["time"]),
                 tomo=tomo,
                 expected_projections=int(doc["num_points"]) if doc.get("num_points") else None,
+                caught_up=bool(doc.get(CAUGHT_UP)),
             )
         )
         if assumed:

@@ -18,7 +18,7 @@ import zmq
 from event_model import DocumentNames
 
 from bluesky_jit.intake.curve import secure_client
-from bluesky_jit.intake.history import History, size_of
+from bluesky_jit.intake.history import CAUGHT_UP, History, size_of
 from bluesky_jit.intake.plain_msgpack import pack, unpack
 
 logger = logging.getLogger(__name__)
@@ -168,8 +168,9 @@ class DocumentPublisher:
                 self._heard = heard
                 if heard:
                     # What waits is newer. Without a size: it is kept already.
-                    again = [(name, document, 0) for name, document in self._history.documents()]
-                    self._waiting.extendleft(reversed(again))
+                    for name, document in reversed(self._history.documents()):
+                        marked = {**document, CAUGHT_UP: True} if name == "start" else document
+                        self._waiting.appendleft((name, marked, 0))
                 self._changed.notify_all()
 
     def _send_first(self) -> None:

@@ -28,8 +28,12 @@ class LinkedRun:
     A stream `learning` holds the scalars, at most one event a second.
     """
 
-    def __init__(self, opened: RunOpened, *, time_s: float) -> None:
-        self._bundle = compose_run(time=time_s, metadata=_metadata(opened), validate=False)
+    def __init__(self, opened: RunOpened, *, time_s: float, continues: str = "") -> None:
+        """Begin; continues: uid of the linked run that a session which died has left of the same raw run."""
+        metadata = _metadata(opened)
+        metadata |= {"caught_up": True} if opened.start.caught_up else {}
+        metadata |= {"continues": continues} if continues else {}
+        self._bundle = compose_run(time=time_s, metadata=metadata, validate=False)
         self._streams: dict[tuple[str, tuple[int, ...]], Any] = {}
         self._recent: dict[str, dict[int, dict[str, Update]]] = {}
         self._turn: dict[str, int] = {}

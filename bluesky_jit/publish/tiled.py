@@ -50,6 +50,9 @@ class TiledSink:
         self._outgoing = [_Outgoing(folder) for folder in left_behind(self._directory)]
         if self._outgoing:
             logger.info("records of %d earlier runs are sent to Tiled now", len(self._outgoing))
+        starts = [each.folder.read(0)[1] for each in self._outgoing]
+        self._broken_off = {str(start["raw_run"]): str(start["uid"]) for start in starts if "raw_run" in start}
+        """By raw run, the linked run of a session that died in the middle of it."""
         self._catalog: Any = None
         self._closing = False
         self._deadline_s = float("inf")
@@ -110,7 +113,8 @@ class TiledSink:
         return left
 
     def _open(self, opened: RunOpened) -> None:
-        run = LinkedRun(opened, time_s=time.time())
+        continues = self._broken_off.pop(opened.start.run_uid, "")
+        run = LinkedRun(opened, time_s=time.time(), continues=continues)
         folder = RunFolder(self._directory / run.uid)
         record = RunRecord(folder)
         self._runs[opened.start.run_uid] = run, record
