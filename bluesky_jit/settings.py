@@ -218,7 +218,7 @@ def _converted(value: Any, kind: Any, place: str) -> Any:
             raise ValueError(f"{place} is {value!r}: give one of {', '.join(map(str, get_args(kind)))}")
         return value
     if get_origin(kind) is tuple:
-        items = [item for item in value.split(",") if item.strip()] if isinstance(value, str) else value
+        items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
         try:
             return tuple(get_args(kind)[0](item) for item in items)
         except (TypeError, ValueError):

@@ -194,7 +194,14 @@ def _angle_key(
     turning = [name for name in motors if _turns(data_keys[name])]
     if turning:
         return turning[0]
-    return _key_ending(data_keys, "angle", "theta") or (motors[0] if len(motors) == 1 else "")
+    # An attribute of the frame before what another device recorded.
+    camera = image_key(data_keys).removesuffix("_image")
+    own = {name: key for name, key in data_keys.items() if camera and name.startswith(camera)}
+    return (
+        _key_ending(own, "angle", "theta")
+        or _key_ending(data_keys, "angle", "theta")
+        or (motors[0] if len(motors) == 1 else "")
+    )
 
 
 def _turns(data_key: Mapping[str, Any]) -> bool:

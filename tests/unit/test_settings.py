@@ -119,3 +119,8 @@ def test_what_no_memory_could_hold_is_refused(key: str, value: int, most: int) -
     with pytest.raises(ValueError, match=rf"learn\.{key} is {value}: give at most {most}, for time and memory"):
         load_settings(environment={}, learn={key: value})
     assert getattr(load_settings(environment={}, learn={key: most}).learn, key) == most
+
+
+def test_names_in_the_environment_are_parted_by_commas() -> None:
+    environment = {"BLUESKY_JIT_INTAKE__PLANS": "scan, list_scan"}
+    assert load_settings(environment=environment).intake.plans == ("scan", "list_scan")

@@ -135,6 +135,14 @@ def test_a_motor_that_shifts_the_sample_is_no_angle() -> None:
     assert keys.angle == ""
 
 
+def test_the_cameras_own_angle_comes_before_that_of_another_device() -> None:
+    number = {"dtype": "number", "shape": []}
+    stream = descriptor("primary", Angle=number, cam_image=PICTURE, cam_theta=number)
+    keys = read_stream(stream, {}, {}, DEFAULT.intake)
+    assert keys is not None
+    assert keys.angle == "cam_theta"
+
+
 def test_an_angle_without_a_unit_has_that_of_the_settings() -> None:
     stream = descriptor("primary", camera=PICTURE, theta={"dtype": "number", "shape": []})
     for unit, scale in (("deg", np.pi / 180), ("rad", 1.0)):
