@@ -69,13 +69,13 @@ def announced(path: Path, first: int, count: int) -> AssetFrames:
     )
 
 
-def write(path: Path, rows: list[Taken], *, readable: np.ndarray | None = None) -> None:
-    """Write rows; those that are not readable hold another frame's picture."""
+def write(path: Path, rows: list[Taken], *, unreadable: set[int] | None = None) -> None:
+    """Write rows; a picture that is unreadable makes whoever reads it fail."""
     pictures = np.array([frame.counts()[0] for frame in rows]).reshape(len(rows), *SHAPE).astype(np.uint16)
-    if readable is not None:
-        pictures[~readable] = 999
     with h5py.File(path, "w", locking=False) as file:
-        file["image"] = pictures
+        image = file.create_dataset("image", data=pictures, chunks=(1, *SHAPE), compression="gzip")
+        for row in unreadable or ():
+            image.id.write_direct_chunk((row, 0, 0), b"not compressed")
         file["angle"] = np.array([frame.angle_rad for frame in rows])
         file["id"] = np.array([frame.unique_id for frame in rows], dtype=np.int64)
         file["time"] = np.array([frame.time_s for frame in rows])
@@ -186,7 +186,7 @@ def test_pictures_that_the_tap_brought_are_not_read_from_the_file(missed: set[in
     run, used = RunFrames("r"), {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frames.h5"
-        write(path, frames, readable=np.array([n in missed for n in range(12)]))
+        write(path, frames, unreadable=set(range(12)) - missed)
         messages: list[FrameMessage] = [tapped(frame) for frame in frames if frame.serial not in missed]
         for message in [*messages, announced(path, 0, 12)]:
             block = run.frames(message)
