@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,9 +26,11 @@ from tiled.client import from_uri
 from tiled.server import SimpleTiledServer
 
 from bluesky_jit.archive import raw_catalog
+from bluesky_jit.cli.reconstruct import reconstruct_source
+from bluesky_jit.cli.replay import Play, replay_source
 from bluesky_jit.intake.recorded import recorded_scan
 from bluesky_jit.results import results
-from bluesky_jit.settings import Settings
+from bluesky_jit.settings import Settings, load_settings
 from bluesky_jit.tomo.grid import Grid
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -37,16 +38,15 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 REAL = Path(__file__).parents[3] / "shared" / "data" / "tooth.h5"
 KEY = "secret"
 ENDS_S = 200.0
-NO_LEARNING = ("--set", "learn.enabled=no")
 
 
-def run_command(*arguments: str, **environment: str) -> str:
+def run_command(*arguments: str) -> str:
     """Run `bluesky-jit …` to its end, and return what it says on stdout."""
     ours = ("EPICS_", "BLUESKY_JIT_", "TILED_")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
         [sys.executable, "-m", "bluesky_jit.cli", *arguments],
-        env=clean | environment,
+        env=clean,
         capture_output=True,
         text=True,
         timeout=ENDS_S,
@@ -81,9 +81,10 @@ class Archive:
     settings: Settings
     client: Any
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"BLUESKY_JIT_TILED__URI": self.settings.tiled.uri, "BLUESKY_JIT_TILED__API_KEY": KEY}
+    def load(self, defaults: Any = None) -> Settings:
+        """Load settings as a command line does, with nobody's files and environment."""
+        plain = {"enabled": False}
+        return load_settings(environment={}, defaults=defaults, tiled=self.settings.tiled, learn=plain)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -106,15 +107,19 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
 
 @pytest.fixture(scope="module")
 def uid(archive: Archive, scan: Path) -> str:
-    """Play the scan into Tiled, named by its address alone."""
-    said = run_command("replay", str(scan), "--to", archive.settings.tiled.uri, TILED_API_KEY=KEY)
-    found = re.search(r"recorded as run (\S+)", said)
-    assert found is not None
-    return found.group(1)
+    """Play the scan into a Tiled server named by its address, with the key from the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TILED_API_KEY", KEY)
+        replay_source(str(scan), load_plain, Play(to=archive.settings.tiled.uri))
+    return raw_catalog(archive.client)[-1].metadata["start"]["uid"]
+
+
+def load_plain(defaults: Any = None) -> Settings:
+    return load_settings(environment={}, defaults=defaults)
 
 
 def test_a_scan_played_into_tiled_is_reconstructed_like_any_run(archive: Archive, uid: str, tmp_path: Path) -> None:
-    run_command("reconstruct", uid[:8], str(tmp_path / "out.zarr"), **archive.environment)
+    reconstruct_source(uid[:8], tmp_path / "out.zarr", archive.load)
     volume = zarr.open_array(tmp_path / "out.zarr", mode="r")
     grid = Grid(**volume.attrs["grid"])
     middle = grid.shape[0] // 2
@@ -126,9 +131,8 @@ def test_a_scan_played_into_tiled_is_reconstructed_like_any_run(archive: Archive
 def test_a_recorded_run_is_played_and_its_results_are_found_beside_it(
     archive: Archive, uid: str, tmp_path: Path
 ) -> None:
-    spill = {"BLUESKY_JIT_TILED__SPILL_DIRECTORY": str(tmp_path / "spill")}
-    run_command("replay", uid[:8], "--output", str(tmp_path / "out"), *NO_LEARNING, **archive.environment, **spill)
-    figures = json.loads((tmp_path / "out" / "figures.json").read_text())
+    replay_source(uid[:8], archive.load, Play(), output=tmp_path)
+    figures = json.loads((tmp_path / "figures.json").read_text())
     assert (figures["run_uid"], figures["frames"]["projections"], figures["frames"]["lost"]) == (uid, ANGLES, 0)
     assert figures["layout"] == "Tiled"
     wait_for(lambda: "XY" in results(uid, archive.client), what="the linked run")
