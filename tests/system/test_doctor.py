@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import h5py
+import numpy as np
 import pytest
+from bluesky_tiled_plugins import TiledWriter
 from conftest import free_ports, wait_for
+from event_model import compose_run
 
+from bluesky_jit.archive import connect, raw_catalog
 from bluesky_jit.cli.processes import own_environment
 from bluesky_jit.cli.simulated import SimulatedBeamline
+from bluesky_jit.doctor.finding import Finding
+from bluesky_jit.doctor.records import look
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("ca_repeater"), pytest.mark.timeout(300)]
 
@@ -90,6 +99,82 @@ def test_what_is_wrong_is_told_with_its_remedy_and_the_rest_is_looked_at(
     assert "nobody serves NOBODY:*: no session runs, and something else has CA port" in session["text"]
     fine = {each["subject"] for each in found if each["verdict"] == "fine"}
     assert {"camera", "stage", "sample", "pvAccess", "packages"} <= fine
+
+
+# ── Tiled ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def asked(beamline: SimulatedBeamline, **tiled: str) -> dict[str, Finding]:
+    """Return what is found of the beamline's Tiled server."""
+    return {each.subject: each for each in look(beamline.settings.changed({"tiled": tiled}))}
+
+
+@pytest.fixture
+def client(beamline: SimulatedBeamline) -> Iterator[Any]:
+    client = connect(beamline.settings.tiled)
+    yield client
+    client.context.close()
+
+
+def record(client: Any, folder: Path) -> str:
+    """Record a run of one frame in a file in a folder, as a camera's."""
+    run = compose_run(metadata={"plan_name": "tomo_scan"})
+    file = folder / f"{run.start_doc['uid'][:8]}.h5"
+    with h5py.File(file, "w") as written:
+        written["data"] = np.ones((1, 3, 4), np.uint16)
+    keys: dict[str, Any] = {
+        "camera": {"source": "PV", "dtype": "array", "dtype_numpy": "<u2", "shape": [3, 4], "external": "STREAM:"}
+    }
+    descriptor = run.compose_descriptor(name="primary", data_keys=keys)
+    resource = run.compose_stream_resource(
+        mimetype="application/x-hdf5",
+        uri=f"file://localhost{file}",
+        data_key="camera",
+        parameters={"dataset": "data", "chunk_shape": [1, 3, 4]},
+    )
+    datum = resource.compose_stream_datum({"start": 0, "stop": 1}, {"start": 1, "stop": 2}, descriptor.descriptor_doc)
+    write = TiledWriter(raw_catalog(client))
+    for name, document in (
+        ("start", run.start_doc),
+        ("descriptor", descriptor.descriptor_doc),
+        ("stream_resource", resource.stream_resource_doc),
+        ("stream_datum", datum),
+        ("stop", run.compose_stop()),
+    ):
+        write(name, document)
+    return run.start_doc["uid"]
+
+
+def test_files_that_tiled_can_read_are_fine_and_others_a_problem(
+    beamline: SimulatedBeamline, client: Any, tmp_path: Path
+) -> None:
+    assert "no run with the camera's files is recorded yet" in asked(beamline)["Tiled files"].text
+    before = list(client)
+    uid = record(client, beamline.frames)
+    assert asked(beamline)["Tiled files"].text == f"frames of run {uid[:8]} are read through Tiled"
+    uid = record(client, tmp_path)
+    found = asked(beamline)["Tiled files"]
+    assert found.verdict == "problem"
+    assert f"of run {uid[:8]} (500): add its folder to Tiled's readable_storage" in found.text
+    # The newest counts.
+    record(client, beamline.frames)
+    assert asked(beamline)["Tiled files"].verdict == "fine"
+    assert list(client) == before
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [(secrets.token_hex(16), "does not take the key"), ("", "wants a key to write")]
+)
+def test_a_key_that_is_not_taken_is_a_problem(beamline: SimulatedBeamline, key: str, words: str) -> None:
+    [found] = asked(beamline, api_key=key).values()
+    assert (found.subject, found.verdict) == ("Tiled", "problem")
+    assert words in found.text
+    assert "set tiled.api_key" in found.text
+
+
+def test_a_key_in_the_address_is_not_shown(beamline: SimulatedBeamline) -> None:
+    found = asked(beamline, uri=f"{beamline.settings.tiled.uri}?api_key=secret", api_key="")
+    assert not [each for each in found.values() if "secret" in each.text]
 
 
 def test_a_session_that_was_killed_and_an_ioc_that_ended_are_problems(
