@@ -53,7 +53,7 @@ def sliced(dialect: Dialect, scan: Scan, folder: Path, changes: dict[str, Any]) 
         "tomo": {"turns": 0.5},
         "learn": {"enabled": False},
         "slices": {"updates_per_s": 50.0},
-        "intake": {"file_patience_s": 0.1},
+        "intake": {},
     }
     for section, values in changes.items():
         sections[section] = {**sections[section], **values}
