@@ -155,6 +155,18 @@ def test_people_see_the_newest_run_that_brings_frames_and_when_it_ends_the_older
     assert bench.session.status.projections == 7
 
 
+def test_an_older_run_that_brings_its_first_frames_is_recorded_and_not_shown(streams: dict) -> None:
+    bench = Unstarted()
+    older, newer = PlayedRun(bench.callback), PlayedRun(bench.callback)
+    newer.frames("flats", streams["flats"])
+    bench.work()
+    older.frames("flats", streams["flats"])
+    bench.work()
+    opened = [message for message in bench.session.outbox.take(0) if isinstance(message, RunOpened)]
+    assert [(message.start.run_uid, message.on_show) for message in opened] == [(newer.uid, True), (older.uid, False)]
+    assert bench.shown() == newer.uid
+
+
 def test_an_outer_run_without_frames_takes_nothing_away(streams: dict) -> None:
     bench = Unstarted()
     outer = PlayedRun(bench.callback)

@@ -164,7 +164,7 @@ def test_frames_that_wait_for_their_file_are_no_reason_to_leave_anything_undone(
     feed = bench.intake._feeds["filed"]
     feed._waiting = type(feed._waiting)((came_s - 100.0, message) for came_s, message in feed._waiting)
     bench.intake._look_at_backlog()
-    assert (bench.session.status.backlog, bench.session.status.lag_s) == (80, 0.0)
+    assert (bench.session.status.backlog, bench.session.status.lag_s, feed.lag_s) == (80, 0.0, 0.0)
     with h5py.File(tmp_path / "later.h5", "w", libver="latest") as file:
         file["data"] = np.full((80, 6, 8), 1000, dtype=np.uint16)
     bench.intake.step()
