@@ -13,6 +13,7 @@ import zmq
 
 from bluesky_jit.intake.curve import require_keys, secure_service
 from bluesky_jit.intake.history import SMALL_DOCUMENT
+from bluesky_jit.intake.senders import Senders
 from bluesky_jit.intake.wire import MOST_BYTES, read_document
 from bluesky_jit.settings_sections import ServeSettings
 
@@ -41,6 +42,7 @@ class DocumentHub:
         }
         require_keys(addresses, settings.curve_folder)
         self._clock = clock
+        self._senders = Senders()
         self._faults: Counter[str] = Counter()
         self._said_s: dict[str, float] = {}
         self._context = zmq.Context()
@@ -78,6 +80,13 @@ class DocumentHub:
             ready = dict(poller.poll())
             if descriptor in ready:
                 return
+            if self._in not in ready:
+                # All that a process which has ended had sent has been read.
+                for each in ready:
+                    for stop in self._senders.ended(each) or ():
+                        yield "stop", stop
+                    if isinstance(each, int):
+                        poller.unregister(each)
             if self._out in ready:
                 # Others subscribe: to RunEngines that is nothing new.
                 self._out.recv()
@@ -89,10 +98,14 @@ class DocumentHub:
                     except ValueError as error:
                         self._say(len(part), error)
                         continue
+                    watched = self._senders.hear(part.split(b" ", 1)[0], *document)
+                    if watched is not None:
+                        poller.register(watched, zmq.POLLIN)
                     yield document
 
     def close(self) -> None:
         """Leave the addresses to others."""
+        self._senders.close()
         if self._authenticator is not None:
             self._authenticator.stop()
         self._context.destroy(linger=0)

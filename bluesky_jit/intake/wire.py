@@ -20,6 +20,7 @@ from event_model import DocumentNames
 from bluesky_jit.intake.curve import secure_client
 from bluesky_jit.intake.history import CAUGHT_UP, History, size_of
 from bluesky_jit.intake.plain_msgpack import pack, unpack
+from bluesky_jit.intake.senders import own_name
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class DocumentPublisher:
 
     def __init__(self, address: str, *, curve_folder: str = "", most_bytes: int = MOST_BYTES) -> None:
         self._address = address
+        self._name = own_name()
         self._most_bytes = most_bytes
         self._context = zmq.Context()
         # XPUB is PUB that also hears who subscribes.
@@ -177,7 +179,7 @@ class DocumentPublisher:
         """Send the oldest document, unless there is no room for it yet."""
         name, document, size = self._waiting[0]
         try:
-            self._socket.send(b" ".join([b"", name.encode(), serialise(document)]))
+            self._socket.send(b" ".join([self._name, name.encode(), serialise(document)]))
         except zmq.Again:
             return
         except (TypeError, ValueError) as error:

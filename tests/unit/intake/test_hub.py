@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +35,7 @@ class Listening:
 
     def _read(self) -> None:
         for name, document in self._hub.documents(self._end):
-            self.heard.append((name, document["n"]))
+            self.heard.append((name, document.get("n", document.get("reason"))))
 
     def close(self) -> None:
         os.write(self._asking, b"!")
@@ -150,6 +152,25 @@ def test_a_document_that_cannot_be_sent_does_not_stop_the_next(settings: ServeSe
         publisher("event", {"n": 1})
         wait_for(lambda: hub.heard)
         assert hub.heard == [("event", 1)]
+
+
+def test_runs_of_a_process_that_dies_are_ended(settings: ServeSettings) -> None:
+    program = f"""
+from bluesky_jit.intake.wire import DocumentPublisher
+publisher = DocumentPublisher({settings.publish_address!r})
+assert publisher.wait_for_listener(60)
+for uid in "abc":
+    publisher("start", {{"uid": uid, "n": uid}})
+publisher("stop", {{"run_start": "b", "n": "b"}})
+input()
+"""
+    with listening(settings) as hub:
+        process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE)
+        wait_for(lambda: len(hub.heard) == 4, what="its documents")
+        process.kill()
+        wait_for(lambda: len(hub.heard) == 6, what="the ends of its open runs")
+        process.communicate()
+    assert hub.heard[4:] == [("stop", "the RunEngine's process ended in the middle of it")] * 2
 
 
 def test_rubbish_is_told_once_of_each_kind(settings: ServeSettings, caplog: pytest.LogCaptureFixture) -> None:
