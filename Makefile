@@ -35,7 +35,7 @@ bench-recon: $(PEERS)
 bench-learning: $(PEERS)
 	$(BIN)/bluesky-jit bench learning $(ARGS)
 
-soak: $(READY)  ## Ten minutes of learning with flat memory; ARGS="--seconds 60" for less
+soak: $(READY)  ## Ten minutes of live runs: memory, threads and disk stay flat; ARGS="--seconds 60" for less
 	$(BIN)/bluesky-jit bench soak $(ARGS)
 
 setup: $(READY)

@@ -65,6 +65,8 @@ def run(output: Path, *, quick: bool = False) -> list[Figure]:
     about = {
         "load_average": {"scans": load, "streamed": streamed.load},
         "rates": [asdict(step) | {"sustained": step.sustained} for step in streamed.steps],
+        "training_paused": asdict(streamed.paused),
+        "denoised_after_s": streamed.ready_after_s,
     }
     write(figures, output / "live.json", **about)
     write_table(figures, output / "live.md", TITLE, TEXT)
@@ -121,7 +123,7 @@ def paper_figures(found: Found) -> list[Figure]:
     trial, streamed = found.trial, found.streamed
     first = streamed.steps[0]
     what = f"{trial.size}, {first.rate_hz:.0f} frames/s"
-    frame_ms = 1e3 * first.session_cores / first.reached_hz
+    paused = streamed.paused
     largest = [step.rate_hz for step in streamed.steps if step.sustained]
     return [
         *_delays(f"{what}: frame to raw slice", first.raw),
@@ -137,11 +139,18 @@ def paper_figures(found: Found) -> list[Figure]:
         Figure(name=f"{what}: training", value=first.training_per_s, unit="steps/s", better="higher"),
         Figure(
             name=f"{what}: CPU time of the session a frame",
-            value=frame_ms,
+            value=first.session_frame_ms,
             unit="ms",
             better="lower",
-            note=f"{first.session_cores:.2f} cores, training included; camera {first.camera_cores:.2f}, "
+            note=f"with training; cores: session {first.session_cores:.2f}, camera {first.camera_cores:.2f}, "
             f"others {first.other_cores:.2f}",
+        ),
+        Figure(
+            name=f"{what}: CPU time of the session a frame, training paused",
+            value=paused.session_frame_ms,
+            unit="ms",
+            better="lower",
+            note=f"camera {paused.camera_frame_ms:.1f} ms a frame",
         ),
         Figure(
             name=f"{what}: work that was shed",
@@ -164,6 +173,13 @@ def paper_figures(found: Found) -> list[Figure]:
             unit="1/s",
             better="higher",
             note=f"asked for {max(largest):.0f}" if largest else "none of those tried",
+        ),
+        Figure(
+            name=f"{trial.size}: rate that the cores have the CPU time for",
+            value=streamed.affordable_hz,
+            unit="1/s",
+            better="higher",
+            note=f"{psutil.cpu_count()} cores over the CPU time of session and camera a frame, training paused",
         ),
     ]
 

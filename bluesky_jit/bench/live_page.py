@@ -23,7 +23,8 @@ third: a backlog does not grow.
 
 **Read it with the load in mind.** [live.json](live.json) holds, for each rate, how many cores the session, the camera
 and everything else on the machine took, and the load average. Where others take a core, wall times are theirs as much
-as ours. The session's CPU time a frame is not, but holds training, which takes what is left over at low priority.
+as ours. CPU time is not: what a frame takes while training is paused says which rate the cores have the time for, with
+nothing left for training, and if no thread were to wait for another.
 
 ![how late frames are shown, and cores taken, at each rate](live-rates.png)
 

@@ -30,8 +30,10 @@ REACHED = 0.95
 """Part of the rate that the camera itself must reach, for the step to count."""
 CATCH_UP_S = 120.0
 """How long after a step its last frame may be shown; what is later is an error."""
-READY_S = 90.0
-"""How long the service may take to start, and its network to be ready."""
+START_S = 90.0
+"""How long the service may take to start."""
+READY_S = 240.0
+"""How long until slices are denoised: some 20 s, and several times that where cores are busy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,8 @@ class Step:
     """Say what became of the frames of one rate.
 
     growth_s: how much later frames were shown at the end than at the beginning (medians of thirds); lost: frames that
-    the session counts as lost; cores: how many it took, the camera beside it, and all else on the machine.
+    the session counts as lost; cores: how many it took while frames came, the camera beside it, and all else on the
+    machine; frame_ms: CPU time that the session, and the camera, took for a frame, until the last one was on show.
     """
 
     rate_hz: float
@@ -104,6 +107,8 @@ class Step:
     session_cores: float
     camera_cores: float
     other_cores: float
+    session_frame_ms: float
+    camera_frame_ms: float
 
     @property
     def shown(self) -> Delays:
@@ -122,9 +127,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streamed:
-    """Hold what was measured: the first step is the trial's own rate, the others those tried after it."""
+    """Hold what was measured: the first step is the trial's own rate, the others those tried after it.
+
+    paused: a step at the trial's own rate while training is paused; load: averages before, between and after steps.
+    """
 
     steps: tuple[Step, ...]
+    paused: Step
     ready_after_s: float | None
     sent: int
     received: int
@@ -135,6 +144,11 @@ class Streamed:
         """Return the largest rate that was sustained, 0 when none was."""
         return max((step.reached_hz for step in self.steps if step.sustained), default=0.0)
 
+    @property
+    def affordable_hz(self) -> float:
+        """Return the rate that the machine's cores have the CPU time for, training apart."""
+        return 1e3 * (psutil.cpu_count() or 1) / (self.paused.session_frame_ms + self.paused.camera_frame_ms)
+
 
 def measure(trial: Trial, folder: Path) -> Streamed:
     """Run a session and a camera, and try the rates."""
@@ -144,7 +158,7 @@ def measure(trial: Trial, folder: Path) -> Streamed:
         scan = PlayedScan(
             geometry=trial.geometry, angles_per_turn=trial.angles_per_turn, exposure_s=FRAME_S, announce_s=FLUSH_S
         )
-        serve.wait_until_ready(READY_S)
+        serve.wait_until_ready(START_S)
         address = beamline.settings.serve.publish_address
         with Camera(scan, beamline.frames, address) as camera, Watch(beamline.settings) as watch:
             return _Measurement(trial, camera, watch, psutil.Process(serve.pid)).run()
@@ -166,11 +180,18 @@ class _Measurement:
             for rate_hz, seconds in rates(self._trial, steps):
                 steps.append(self._step(rate_hz, seconds))
                 loads.append(_load())
+            self._watch.put("Learning:Pause", 1)
+            paused = self._step(self._trial.rates_hz[0], self._trial.step_s)
             sent = self._camera.end()
             self._watch.wait_until_finished(uid, CATCH_UP_S)
             received = int(self._watch.values(("Projections",))["Projections"])
         return Streamed(
-            steps=tuple(steps), ready_after_s=ready_after_s, sent=sent, received=received, load=tuple(loads)
+            steps=tuple(steps),
+            paused=paused,
+            ready_after_s=ready_after_s,
+            sent=sent,
+            received=received,
+            load=tuple(loads),
         )
 
     def _warm_up(self) -> float | None:
@@ -180,33 +201,37 @@ class _Measurement:
         while not shown.seen:
             if time.time() - first_s > READY_S:
                 raise RuntimeError(f"no slices were shown within {READY_S:g} s: see the log of `bluesky-jit serve`")
-            self._camera.play(rate_hz=self._trial.rates_hz[0], seconds=1.0)
+            played = self._camera.play(rate_hz=self._trial.rates_hz[0], seconds=1.0)
+            if self._raw.seen:
+                # No backlog is to be left to the first step.
+                self._wait_until_shown(played, self._raw)
         return time.time() - first_s if self._trial.learned else None
 
     def _step(self, rate_hz: float, seconds: float) -> Step:
         before = self._counts()
         played = self._camera.play(rate_hz=rate_hz, seconds=seconds)
         after = self._counts()
-        images = len(self._raw.seen)
-        values = self._watch.values(("Learning:StepsPerSecond", "UpdateRate"))
         shown = self._denoised if self._trial.learned else self._raw
         self._wait_until_shown(played, shown)
+        done, frames = self._counts(), len(played.times_s)
         passed = after["time"] - before["time"]
         cores = {name: (after[name] - before[name]) / passed for name in ("session", "camera", "machine")}
         return Step(
             rate_hz=rate_hz,
             reached_hz=played.reached_hz,
-            frames=len(played.times_s),
+            frames=frames,
             raw=Delays.of(played.times_s, self._raw.seen),
             denoised=Delays.of(played.times_s, self._denoised.seen) if self._trial.learned else None,
             growth_s=growth_s(played.times_s, shown.seen),
             lost=int(self._watch.values(("FramesLost",))["FramesLost"]),
-            shed={name: float(after[name] - before[name]) for name in SHED},
-            updates_per_s=(images - before["images"]) / passed,
-            training_per_s=float(values["Learning:StepsPerSecond"]),
+            shed={name: float(done[name] - before[name]) for name in SHED},
+            updates_per_s=(after["images"] - before["images"]) / passed,
+            training_per_s=float(after["Learning:StepsPerSecond"]),
             session_cores=cores["session"],
             camera_cores=cores["camera"],
             other_cores=cores["machine"] - cores["session"] - cores["camera"],
+            session_frame_ms=1e3 * (done["session"] - before["session"]) / frames,
+            camera_frame_ms=1e3 * (done["camera"] - before["camera"]) / frames,
         )
 
     def _counts(self) -> dict[str, Any]:
@@ -218,7 +243,7 @@ class _Measurement:
             "camera": self._camera.cpu_s,
             "machine": machine.user + machine.system + getattr(machine, "nice", 0.0),
             "images": len(self._raw.seen),
-            **self._watch.values(SHED),
+            **self._watch.values((*SHED, "Learning:StepsPerSecond")),
         }
 
     def _wait_until_shown(self, played: Played, shown: Arrivals) -> None:

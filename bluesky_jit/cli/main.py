@@ -25,7 +25,7 @@ BENCH_FAMILIES: dict[str, tuple[str, ...]] = {
     "fig10": ("cache", "jump"),
     "fig11": ("cache", "jump"),
     "tooth": ("data",),
-    "soak": ("cache", "seconds"),
+    "soak": ("seconds",),
 }
 """What can be measured, and which options it takes besides --quick and --output."""
 SOURCE = (

@@ -47,6 +47,10 @@ class Watch:
             for name, value in zip(names, found, strict=True)
         }
 
+    def put(self, name: str, value: Any) -> None:
+        """Write a control."""
+        self._context.put(self._prefix + name, value, timeout=5.0)
+
     def follow(self, name: str, callback: Callable[[float], None]) -> Any:
         """Call back with every new value of a scalar; return the subscription, to be kept and closed."""
         return self._context.monitor(self._prefix + name, lambda value: callback(value["value"]))

@@ -26,6 +26,8 @@ GOOD = Step(
     session_cores=0.5,
     camera_cores=0.2,
     other_cores=0.0,
+    session_frame_ms=6.0,
+    camera_frame_ms=2.0,
 )
 
 
