@@ -79,30 +79,24 @@ def test_what_is_remembered_stays_bounded() -> None:
 
 
 def test_two_threads_never_meet_in_the_callback() -> None:
-    inside = threading.Lock()
-    met: list[str] = []
-    count = 0
+    inside, may_leave = threading.Event(), threading.Event()
+    received: list[str] = []
 
     def receive(_: str, document: dict[str, Any]) -> None:
-        nonlocal count
-        if not inside.acquire(blocking=False):
-            met.append(document["uid"])
-            return
-        count += 1
-        inside.release()
+        received.append(document["uid"])
+        inside.set()
+        assert may_leave.wait(30)
 
     junction = Junction(receive)
-    started = threading.Barrier(2)
-
-    def bring(way: str) -> None:
-        take = junction.way(way)
-        started.wait()
-        for number in range(2000):
-            take("event", {"uid": f"{way} {number}"})
-
-    threads = [threading.Thread(target=bring, args=(way,)) for way in ("0MQ", "Kafka")]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    first = threading.Thread(target=junction.way("0MQ"), args=("event", {"uid": "first"}))
+    second = threading.Thread(target=junction.way("Kafka"), args=("event", {"uid": "second"}))
+    first.start()
+    assert inside.wait(30)
+    second.start()
+    # It is kept waiting for as long as the first is inside.
+    second.join(0.2)
+    assert received == ["first"]
+    may_leave.set()
+    for thread in (first, second):
         thread.join()
-    assert (met, count) == ([], 4000)
+    assert received == ["first", "second"]

@@ -163,6 +163,8 @@ class Heard:
 
     documents: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    at_first: list[str] = field(default_factory=list)
+    """What was heard until it was sure that anything is."""
 
     def receive(self, name: str, document: dict[str, Any]) -> None:
         self.documents.append((name, document))
@@ -191,6 +193,7 @@ def listening(kafka: MockKafka, topic: str, *, group: str = "") -> Iterator[Hear
         # All probes have come when what was sent after them has.
         kafka.publish(topic, "start", {"uid": "last probe"})
         wait_for(lambda: "last probe" in heard.uids)
+        heard.at_first = heard.uids
         heard.documents.clear()
         yield heard
 
@@ -212,6 +215,7 @@ def test_documents_of_a_topic_are_heard_from_now_on(kafka: MockKafka, caplog: py
         # What people's consoles send.
         subprocess.run([sys.executable, "-W", "ignore", "-c", PUBLISHER, kafka.servers, "bl.documents"], check=True)
         wait_for(lambda: "its end" in heard.uids, what="the publisher's documents")
+    assert "long before" not in heard.at_first
     assert heard.uids == ["start", "descriptor", "stop", "from the publisher", "its end"]
     assert [name for name, _ in heard.documents] == ["start", "descriptor", "stop", "start", "stop"]
     published = heard.documents[3][1]
@@ -246,6 +250,25 @@ def test_a_broker_that_goes_away_is_told_once_and_heard_again(kafka: MockKafka) 
     assert away.severity == "MAJOR"
     assert back == Problem(text=f"Kafka at {kafka.servers} answers again", severity="NO_ALARM")
     assert heard.uids == ["after"]
+
+
+def test_a_broker_that_stays_away_is_not_told_again() -> None:
+    from confluent_kafka import KafkaError
+
+    heard = Heard()
+    source = KafkaSource(
+        ServeSettings(kafka_servers="127.0.0.1:1", kafka_topics=("a",)), heard.receive, heard.problems.append
+    )
+    for code in (
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+    ):
+        source._failed(KafkaError(code))
+    source.close()
+    [away] = heard.problems
+    assert "Kafka at 127.0.0.1:1 does not answer" in away.text
 
 
 def test_without_servers_there_is_no_kafka_at_all() -> None:
