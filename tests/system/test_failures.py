@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -86,7 +87,6 @@ def test_a_scan_without_flats_is_shown_with_those_of_the_scan_before_and_that_is
     assert ended["status"] == "success"
     message = beamline.wait_until_finished(ended["uid"])
     assert f"run {ended['uid'][:8]} has no flats yet: those of run {lender} (borrowed)" in message
-    assert beamline.value("FlatsUsed") == f"run {lender} (borrowed)"
     attributes = beamline.watch.image("XY:Raw")[1]
     assert (attributes["RunUid"], attributes["Flats"]) == (ended["uid"], f"run {lender} (borrowed)")
     beamline.check_that_the_next_run_works()
@@ -123,6 +123,19 @@ def test_a_session_that_is_stopped_while_a_scan_goes_on_misses_nothing(beamline:
     assert (ended["status"], ended["error"]) == ("success", "")
     beamline.wait_until_finished(ended["uid"])
     assert (beamline.value("Projections"), beamline.value("FramesLost")) == (6 * ANGLES, 0)
+    beamline.check_that_the_next_run_works()
+
+
+def test_a_file_that_is_cut_off_in_mid_scan_costs_no_more_than_it_lost(beamline: Beamline) -> None:
+    beamline.start(**{**SHORT, "turns": 6})
+    path = max(beamline.simulated.frames.glob("**/*primary*.h5"), key=lambda path: path.stat().st_mtime_ns)
+    os.truncate(path, path.stat().st_size // 2)
+    ended = beamline.console.answer()
+    assert ended["status"] == "success"
+    beamline.wait_until_finished(ended["uid"])
+    # Those of the first turn had been used, and by pvAccess the others come as well.
+    assert beamline.value("Projections") >= ANGLES
+    assert beamline.value("Projections") + beamline.value("FramesLost") == 6 * ANGLES
     beamline.check_that_the_next_run_works()
 
 
