@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from dialect_runs import GEOMETRY, PER_TURN, PHANTOM, STEP_DEG, Emit, N, Scan, simulated_scan
 
 from bluesky_jit import JITCallback, Session
-from bluesky_jit.messages import Update
+from bluesky_jit.messages import RunStop, SessionStatus, SinkMessage, Update
 from bluesky_jit.settings import load_settings
 
 SOON_S = 30.0
@@ -107,6 +108,50 @@ def test_angles_of_other_frames_do_not(
     update, _ = sliced(getattr(dialect_runs, name), scan.mispaired(angles_deg), tmp_path, {})
     assert likeness(update) < UNLIKE
     assert difference(update, reference) > 10 * SAME
+
+
+class Sink:
+    """Keep what a session publishes."""
+
+    def __init__(self) -> None:
+        self.messages: list[SinkMessage] = []
+
+    def publish(self, message: SinkMessage) -> None:
+        self.messages.append(message)
+
+    def close(self) -> None:
+        pass
+
+
+def test_runs_of_two_plans_whose_documents_alternate_are_both_right(
+    scan: Scan, reference: Update, tmp_path: Path
+) -> None:
+    documents: list[list[tuple[str, Any]]] = [[], []]
+    for kept, dialect in zip(documents, (dialect_runs.fxi_fly_scan, dialect_runs.monitored_step_scan), strict=True):
+        dialect(lambda name, document, kept=kept: kept.append((name, document)), scan, tmp_path)
+    sink = Sink()
+    settings = load_settings(
+        environment={},
+        geometry={"kind": "parallel", "pixel_mm": 1.0},
+        tomo={"turns": 0.5, "angles_per_turn": PER_TURN},
+        learn={"enabled": False},
+    )
+
+    def both_have_ended(_: SessionStatus) -> bool:
+        return sum(isinstance(message, RunStop) for message in sink.messages) == len(documents)
+
+    with Session(settings, sinks=[sink]) as session:
+        callback = JITCallback(session)
+        for pair in zip_longest(*documents):
+            for document in filter(None, pair):
+                callback(*document)
+        assert session.wait_for(both_have_ended, SOON_S)
+    for [(_, start), *_] in documents:
+        updates = [m for m in sink.messages if isinstance(m, Update) and m.run_uid == start["uid"]]
+        last = [update for update in updates if (update.slice_name, update.kind) == ("XY", "raw")][-1]
+        assert difference(last, reference) < SAME
+        figures = [m for m in sink.messages if isinstance(m, SessionStatus) and m.run_uid == start["uid"]][-1]
+        assert (figures.projections, figures.frames_lost) == (N, 0)
 
 
 def test_flats_that_are_retaken_in_mid_run_serve_the_whole_run(scan: Scan, reference: Update, tmp_path: Path) -> None:
