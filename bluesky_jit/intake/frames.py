@@ -52,6 +52,11 @@ class FrameReader(Protocol):
     def frames(self, message: FrameMessage) -> ProjectionBlock: ...
 
 
+def _chosen(frames: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Return the frames to keep; nearly always that is all of them, and nothing is copied."""
+    return frames if keep.all() else frames[keep]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Frames:
     """What is known of n frames; counts: only those of the frames that are `fresh`, bool (n,), any type."""
@@ -219,7 +224,7 @@ class RunFrames:
         return ProjectionBlock(
             run_uid=message.run_uid,
             kind=message.kind,
-            counts=counts[keep[frames.fresh]],
+            counts=_chosen(counts, keep[frames.fresh]),
             acquisition=arrivals.acquisition[keep],
             unique_ids=np.asarray(ids, dtype=np.int64)[keep],
             frame_times_s=times_s[keep],
