@@ -56,7 +56,6 @@ def run(output: Path, *, quick: bool = False) -> list[Figure]:
 
             loopback_epics(beamline.settings)
             scan = forwarded(beamline, size)
-            beamline.child("serve").stop()
             same_process = in_process(beamline, size)
             end_ca_client()
         streamed = measure(trial, place / "paper")
