@@ -95,3 +95,11 @@ def test_the_readme_shows_the_script_that_the_tutorial_is_tested_with() -> None:
         for page in (ROOT / "README.md", ROOT / "docs" / "tutorials" / "your-own-script.md")
     ]
     assert scripts[0] == scripts[1]
+
+
+def test_the_tests_that_cause_faults_are_there() -> None:
+    page = (ROOT / "docs" / "explanations" / "faults.md").read_text()
+    named = re.findall(r"`([a-z_/]+\.py)::(test_\w+)`", page)
+    assert len(named) > 20
+    for path, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / path).read_text(), f"{path} has no {test}"
