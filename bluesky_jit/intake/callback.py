@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from event_model import RunRouter
 
 from bluesky_jit.intake.history import size_of
-from bluesky_jit.intake.late_run import LateRun, RecordedRun, references_of
+from bluesky_jit.intake.late_run import NAMED, LateRun, RecordedRun, references_of
 from bluesky_jit.intake.late_stream import Document
 from bluesky_jit.intake.pages import single_pages
 from bluesky_jit.intake.run_intake import Receiver, RunIntake
@@ -30,8 +30,6 @@ MOST_HELD_BYTES = 128 * 2**20
 """Documents of a late run that may wait until its record is found."""
 ENDED_KEPT = 64
 """Runs that have ended are remembered for a while: what of them still comes is no run that was missed."""
-NAMED = ("descriptor", "stream_resource", "resource")
-"""Documents that others of their run refer to."""
 LATE = "joined a run after its start"
 LOST = "its slices cannot be made; the next run will be picked up"
 
@@ -113,7 +111,7 @@ class JITCallback:
                 self._start(document["uid"])
                 self._router(name, document)
             return
-        references = references_of(document)
+        references = references_of(name, document)
         run_uid = next((self._runs[uid] for uid in references if uid in self._runs), None)
         if run_uid is None:
             self._take_unknown(name, document, references)
@@ -204,7 +202,7 @@ class JITCallback:
         """Give a document of a known run to those who read it, and forget the run when it stops."""
         if name in NAMED and document["uid"] in self._runs:
             return
-        run_uid = next(self._runs[uid] for uid in references_of(document) if uid in self._runs)
+        run_uid = next(self._runs[uid] for uid in references_of(name, document) if uid in self._runs)
         if name == "stop":
             named = {uid for uid, run in self._runs.items() if run == run_uid}
             self._runs = {uid: run for uid, run in self._runs.items() if run != run_uid}

@@ -150,7 +150,7 @@ class CatchUp:
     def _record(self, late: LateRun) -> RecordedRun | None:
         if self._catalog is None:
             self._catalog = raw_catalog(connect_now(self._settings))
-        run = self._catalog[late.uid] if late.uid else find_run_of(self._catalog, late.references)
+        run = self._catalog[late.uid] if late.uid else find_run_of(self._catalog, late)
         return None if run is None else read_record(run, late.events_had)
 
 
@@ -167,12 +167,12 @@ class _Question:
         self.reason = ""
 
 
-def find_run_of(catalog: Any, references: Iterable[str]) -> Any:
-    """Return the run that documents with these references belong to, or None while it is not recorded."""
-    wanted = set(references)
-    for uid in wanted:
+def find_run_of(catalog: Any, late: LateRun) -> Any:
+    """Return the run that what was heard belongs to, or None while it is not recorded."""
+    for uid in list(late.run_uids):
         if uid in catalog:
             return catalog[uid]
+    wanted = set(late.references)
     for run in reversed(catalog.values().tail(RUNS_LOOKED_AT)):
         for stream in run.values():
             if any(descriptor["uid"] in wanted for descriptor in getattr(stream, "descriptors", ())):

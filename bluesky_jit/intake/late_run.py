@@ -11,6 +11,9 @@ from event_model import EventPage, unpack_event_page
 from bluesky_jit.intake.history import CAUGHT_UP
 from bluesky_jit.intake.late_stream import Document, LateStream, RecordedStream
 
+NAMED = ("descriptor", "stream_resource", "resource")
+"""Documents that others of their run refer to."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
@@ -41,6 +44,8 @@ class LateRun:
         self._stop: dict[str, Any] | None = None
         self.references: set[str] = set()
         """What documents of this run name, as far as it is known."""
+        self.run_uids: set[str] = set()
+        """Which run they say that they are of."""
         self.uid = ""
         """Empty until its record was found."""
         self.held_bytes = 0
@@ -59,7 +64,9 @@ class LateRun:
 
     def hear(self, name: str, document: dict[str, Any]) -> list[Document]:
         """Take a document that came; return those to hand on now."""
-        self.references.update(references_of(document))
+        self.references.update(references_of(name, document))
+        if not self.uid and "run_start" in document:
+            self.run_uids.add(str(document["run_start"]))
         if not self.uid:
             self.held.append((name, document))
             return []
@@ -148,7 +155,7 @@ class LateRun:
         return [("stop", self._stop)]
 
 
-def references_of(document: Mapping[str, Any]) -> list[str]:
-    """Return what a document names of its run, itself included."""
-    keys = ("uid", "run_start", "descriptor", "stream_resource", "resource")
+def references_of(name: str, document: Mapping[str, Any]) -> list[str]:
+    """Return what a document names of its run, and itself when others name it."""
+    keys = ("run_start", "descriptor", "stream_resource", "resource", *(("uid",) if name in NAMED else ()))
     return [str(document[key]) for key in keys if key in document]
