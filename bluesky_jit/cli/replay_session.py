@@ -189,7 +189,7 @@ def _figures(
             "confidence": status.axis_confidence,
             "reason": status.axis_reason,
         },
-        "angles_from": status.angle_source,
+        "angles_from": scan.angle_source,
         "denoised": denoised is not None,
         "learning": {
             name: learning[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from bluesky_jit.intake.hdf5_values import (
 )
 from bluesky_jit.intake.stored_scan import HDF5Frames, StoredFrames, StoredScan
 from bluesky_jit.messages import AngleSource, FrameKind
+
+logger = logging.getLogger(__name__)
 
 IMAGE_KEYS: dict[int, FrameKind] = {0: "projection", 1: "flat", 2: "dark"}
 INVALID = 3
@@ -142,6 +145,7 @@ def _angles(
     if wish.key:
         raise ValueError(f"{path} has no {wish.key}, neither in {group} nor from its root on: correct intake.angle_key")
     if wish.per_turn:
+        logger.warning("%s records no angle: even steps are taken, %d a turn, from 0 on", path, wish.per_turn)
         return (np.cumsum(keys == 0) - 1) * (2 * np.pi / wish.per_turn), "plan arguments"
     raise ValueError(
         f"{path} has no rotation_angle beside {group} or in the sample: its projections cannot be placed; name the "

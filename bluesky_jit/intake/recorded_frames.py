@@ -40,6 +40,10 @@ class RecordedFrames:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def source(self) -> AngleSource:
+        return self.angle_source or self.keys.angle_source
+
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Fetch frames (n, n_v, n_u), in one request."""
         # Some detectors record several frames an event.
@@ -82,6 +86,10 @@ class RecordedScan:
     @property
     def frame_shape(self) -> tuple[int, int]:
         return self.frames["projection"].keys.frame_shape
+
+    @property
+    def angle_source(self) -> AngleSource:
+        return self.frames["projection"].source
 
     @property
     def layout(self) -> str:
@@ -164,7 +172,7 @@ class RecordedScan:
             frame_times_s=frames.times_s[numbers],
             received_times_s=np.full(len(numbers), np.nan),
             angles_rad=frames.angles_rad[numbers],
-            angle_source=frames.angle_source or frames.keys.angle_source,
+            angle_source=frames.source,
             flats=frames.flats,
             after=None if kind == "projection" else int(frames.after[numbers[0]]),
         )

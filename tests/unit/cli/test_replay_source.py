@@ -45,7 +45,7 @@ def test_the_picture_and_the_figures_say_what_came_out(scan: Path, tmp_path: Pat
     frames = figures["frames"]
     assert (frames["projections"], frames["flats"], frames["darks"], frames["lost"]) == (ANGLES, 40, 5, 0)
     assert figures["geometry"]["pixel_mm"] == GEOMETRY.pixel_mm
-    assert (figures["unit"], figures["layout"]) == ("mm", "NXtomo")
+    assert (figures["unit"], figures["layout"], figures["angles_from"]) == ("mm", "NXtomo", "frame attribute")
     # It lies in the middle of the 64 columns, and is looked for although nobody asked.
     assert figures["axis"]["column"] == pytest.approx(31.5, abs=0.5)
     assert figures["axis"]["confidence"] > 0.8
