@@ -173,7 +173,7 @@ def test_documents_of_a_scan(scanned: Beamline, subtests: pytest.Subtests) -> No
             "n_angles_per_rotation": 30,
             "scan_mode": "sequential",
             "dark_flat_uid": None,
-            "pva": f"{sim.prefix}DET:Pva1:Image",
+            "pva": f"{scanned.prefix}DET:Pva1:Image",
         }
     with subtests.test("data keys tell shape, type and unit as they are in the file"):
         keys = scanned.of("descriptor")[-1]["data_keys"]
