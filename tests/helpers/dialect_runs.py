@@ -6,108 +6,14 @@ makes the documents is event_model, and the files are real.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from event_model import ComposeDescriptorBundle, ComposeRunBundle, compose_run, pack_datum_page, pack_event_page
-
-from bluesky_jit.tomo.geometry import ParallelGeometry
-from sim_devices.phantom import experiment
-from sim_devices.physics import Detector, DetectorPhysics
-
-Emit = Callable[[str, Any], None]
-
-GEOMETRY = ParallelGeometry(n_u=64, n_v=6, pixel_mm=1.0)
-STEP_DEG = 3.0
-N = 61
-"""Both ends of half a turn are measured."""
-PER_TURN = 120
-PHANTOM = experiment("A", seed=3, radius_mm=GEOMETRY.radius_mm, half_height_mm=20.0)
-NOW_S = 1_790_000_000.0
-EPICS_S = 631_152_000.0
-"""1990 in Unix seconds."""
-ATTRIBUTES = "/entry/instrument/NDAttributes"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """Hold one scan: uint16 frames, the angles at which they were taken, and when (Unix seconds)."""
-
-    darks: np.ndarray
-    flats: np.ndarray
-    projections: np.ndarray
-    angles_deg: np.ndarray
-    times_s: np.ndarray
-
-    def mispaired(self, angles_deg: np.ndarray) -> Scan:
-        return replace(self, angles_deg=angles_deg)
-
-
-def simulated_scan() -> Scan:
-    """Return the scan that every dialect tells of; the stage starts slowly, so that angles are uneven in time."""
-    detector = Detector(DetectorPhysics.ideal(photons=4000), GEOMETRY.n_v, GEOMETRY.n_u, 0)
-
-    def expose(line_integrals: np.ndarray | None, *, beam: bool = True) -> np.ndarray:
-        return detector.expose(line_integrals, time_s=0.0, beam=beam, exposure_s=0.02)
-
-    angles_deg = STEP_DEG * np.arange(N)
-    empty = np.zeros((GEOMETRY.n_v, GEOMETRY.n_u), dtype=np.float32)
-    return Scan(
-        darks=np.stack([expose(None, beam=False) for _ in range(5)]),
-        flats=np.stack([expose(empty) for _ in range(20)]),
-        projections=np.stack([expose(PHANTOM.line_integrals(GEOMETRY, np.deg2rad(a), 0.0)) for a in angles_deg]),
-        angles_deg=angles_deg,
-        times_s=NOW_S + 20 + 0.4 * np.sqrt(1 + angles_deg),
-    )
-
-
-class Run:
-    """Emit the documents of one run."""
-
-    def __init__(self, emit: Emit, **metadata: Any) -> None:
-        self.emit = emit
-        self.bundle: ComposeRunBundle = compose_run(time=NOW_S, metadata={"scan_id": 1, **metadata})
-        self.uid: str = self.bundle.start_doc["uid"]
-        emit("start", self.bundle.start_doc)
-
-    def stream(self, name: str, **data_keys: dict[str, Any]) -> ComposeDescriptorBundle:
-        keys = {key: {"source": f"PV:{key}", **data_key} for key, data_key in data_keys.items()}
-        descriptor = self.bundle.compose_descriptor(name=name, data_keys=keys)
-        self.emit("descriptor", descriptor.descriptor_doc)
-        return descriptor
-
-    def event(self, stream: ComposeDescriptorBundle, time_s: float, **data: Any) -> None:
-        self.emit("event", self.composed(stream, time_s, **data))
-
-    def composed(self, stream: ComposeDescriptorBundle, time_s: float, **data: Any) -> dict[str, Any]:
-        filed = {key for key, data_key in stream.descriptor_doc["data_keys"].items() if "external" in data_key}
-        return dict(
-            stream.compose_event(
-                data=data,
-                timestamps=dict.fromkeys(data, time_s),
-                time=time_s,
-                filled=dict.fromkeys(filed, False),
-            )
-        )
-
-    def stop(self) -> str:
-        self.emit("stop", self.bundle.compose_stop())
-        return self.uid
-
-
-def _image(frames: np.ndarray, *, rows: int | None = None, external: str = "") -> dict[str, Any]:
-    shape = [*([] if rows is None else [rows]), *frames.shape[1:]]
-    return {"dtype": "array", "shape": shape, **({"external": external} if external else {})}
-
-
-def _number(units: str = "", *, external: str = "") -> dict[str, Any]:
-    more = {**({"units": units} if units else {}), **({"external": external} if external else {})}
-    return {"dtype": "number", "shape": [], **more}
-
+from dialect_scan import ATTRIBUTES, EPICS_S, NOW_S, PER_TURN, Emit, N, Run, Scan, picture, scalar
+from event_model import ComposeDescriptorBundle, pack_datum_page, pack_event_page
 
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,7 +24,7 @@ def own_step_scan(emit: Emit, scan: Scan, folder: Path, *, more_flats_after: int
     """Our plan that stops at each angle: frames inside events. More flats may be taken in mid-run."""
     run = Run(emit, **{"tomo": OWN, "plan_name": "tomo_step_scan", **metadata})
     streams = {
-        name: run.stream(name, camera_image=_image(scan.darks), theta=_number("deg"))
+        name: run.stream(name, camera_image=picture(scan.darks), theta=scalar("deg"))
         for name in ("darks", "flats", "primary")
     }
 
@@ -149,8 +55,8 @@ def own_fly_scan(emit: Emit, scan: Scan, folder: Path) -> str:
     for name, count in (("darks", len(scan.darks)), ("flats", len(scan.flats)), ("primary", N)):
         stream = run.stream(
             name,
-            camera=_image(frames, external="STREAM:"),
-            camera_angle=_number("deg", external="STREAM:"),
+            camera=picture(frames, external="STREAM:"),
+            camera_angle=scalar("deg", external="STREAM:"),
         )
         for key, dataset in columns.items():
             streamed(run, stream, key, path, dataset, range(first, first + count), swmr=True)
@@ -219,7 +125,7 @@ def _andor_data(run: Run, path: Path, frames: np.ndarray, times_s: np.ndarray) -
 def _andor_keys(frames: np.ndarray) -> dict[str, dict[str, Any]]:
     n = len(frames)
     return {
-        "Andor_image": _image(frames, rows=n, external="FILESTORE:"),
+        "Andor_image": picture(frames, rows=n, external="FILESTORE:"),
         "Andor_timestamps": {"dtype": "array", "shape": [n], "external": "FILESTORE:"},
     }
 
@@ -251,15 +157,15 @@ def fxi_fly_scan(emit: Emit, scan: Scan, folder: Path, *, monitored: bool = True
     run = Run(emit, **FXI_FLY_SCAN)
     monitor = None
     if monitored:
-        monitor = run.stream("zps_pi_r_monitor", zps_pi_r=_number("deg"), zps_pi_r_user_setpoint=_number("deg"))
+        monitor = run.stream("zps_pi_r_monitor", zps_pi_r=scalar("deg"), zps_pi_r_user_setpoint=scalar("deg"))
 
     def sample(time_s: float, angle_deg: float) -> None:
         if monitor is not None and time_s <= monitor_end_s:
             run.event(monitor, time_s, zps_pi_r=angle_deg, zps_pi_r_user_setpoint=180.0)
 
     def take(name: str, frames: np.ndarray, times_s: np.ndarray, *, moved: bool, angle_deg: float = 0.0) -> None:
-        motors = {motor: _number("deg" if motor == "zps_pi_r" else "um") for motor in MOTORS if moved}
-        stream = run.stream(name, **_andor_keys(frames), ic3=_number(), **motors)
+        motors = {motor: scalar("deg" if motor == "zps_pi_r" else "um") for motor in MOTORS if moved}
+        stream = run.stream(name, **_andor_keys(frames), ic3=scalar(), **motors)
         data = _andor_data(run, folder / f"{run.uid[:8]}_{name}.h5", frames, times_s)
         positions = dict.fromkeys(motors, 0.5)
         if moved:
@@ -329,7 +235,7 @@ def _kinetix_run(run: Run, name: str, frames: np.ndarray, folder: Path) -> None:
     path = folder / f"{run.uid[:8]}_{name}.h5"
     with h5py.File(path, "w") as file:
         file["/entry/data/data"] = frames
-    stream = run.stream(name, kinetix1=_image(frames, rows=1, external="STREAM:"))
+    stream = run.stream(name, kinetix1=picture(frames, rows=1, external="STREAM:"))
     streamed(run, stream, "kinetix1", path, "/entry/data/data", range(len(frames)))
 
 
@@ -360,8 +266,8 @@ def hex_fly_scan(emit: Emit, scan: Scan, folder: Path) -> str:
     with h5py.File(panda, "w") as file:
         file["/Angle"] = scan.angles_deg
         file["/PCAP.TS_TRIG"] = scan.times_s - scan.times_s[0]
-    angle = _number(external="STREAM:")
-    stream = run.stream("tomo", Angle=angle, kinetix1=_image(scan.projections, rows=1, external="STREAM:"))
+    angle = scalar(external="STREAM:")
+    stream = run.stream("tomo", Angle=angle, kinetix1=picture(scan.projections, rows=1, external="STREAM:"))
     streamed(run, stream, "kinetix1", path, "/entry/data/data", range(N), batch=17)
     streamed(run, stream, "Angle", panda, "/Angle", range(N), batch=25)
     return run.stop()
@@ -384,7 +290,7 @@ def bluesky_tomo_plan(emit: Emit, scan: Scan, folder: Path) -> str:
     with h5py.File(path, "w") as file:
         file["/entry/data/data"] = np.concatenate([frames for _, frames in series])
     streams = {
-        name: run.stream(name, **{"det1-sd1": _image(scan.darks, external="STREAM:")})
+        name: run.stream(name, **{"det1-sd1": picture(scan.darks, external="STREAM:")})
         for name in ("flats", "darks", "projections")
     }
     resource = run.bundle.compose_stream_resource(
@@ -420,7 +326,7 @@ def bluesky_step_scan(emit: Emit, scan: Scan, folder: Path) -> str:
         plan_pattern="inner_product",
         current_dark_flat_scan_uid=lender,
     )
-    stream = run.stream("primary", cam_image=_image(scan.projections), rot=_number("rad"), rot_user_setpoint=_number())
+    stream = run.stream("primary", cam_image=picture(scan.projections), rot=scalar("rad"), rot_user_setpoint=scalar())
     events = [
         run.composed(stream, time_s, cam_image=frame, rot=np.deg2rad(angle), rot_user_setpoint=0.0)
         for frame, angle, time_s in zip(scan.projections, scan.angles_deg, scan.times_s, strict=True)
@@ -433,18 +339,18 @@ def bluesky_step_scan(emit: Emit, scan: Scan, folder: Path) -> str:
 def unknown_plan(emit: Emit, scan: Scan, folder: Path) -> str:
     """A plan that nobody knows, inside an outer run without frames; what it is shows when flats come, at its end."""
     outer = Run(emit, plan_name="adaptive_plan")
-    decision = outer.stream("decisions", next_energy=_number("keV"))
+    decision = outer.stream("decisions", next_energy=scalar("keV"))
     outer.event(decision, NOW_S, next_energy=9.0)
     run = Run(emit, plan_name="my_scan", motors=["x", "rot"])
-    keys = {"x": _number("mm"), "rot": _number("deg")}
-    primary = run.stream("primary", cam_image=_image(scan.projections, rows=5), **{**keys, "rot": _number("deg")})
+    keys = {"x": scalar("mm"), "rot": scalar("deg")}
+    primary = run.stream("primary", cam_image=picture(scan.projections, rows=5), **{**keys, "rot": scalar("deg")})
     for first in range(0, N, 5):
         several = slice(first, min(first + 5, N))
         data = {"cam_image": scan.projections[several], "x": 0.0, "rot": scan.angles_deg[several]}
         run.event(primary, float(scan.times_s[several][-1]), **data)
         outer.event(decision, NOW_S, next_energy=9.0 + first)
     for name, frames in (("flat", scan.flats), ("dark", scan.darks)):
-        stream = run.stream(name, cam_image=_image(frames), **keys)
+        stream = run.stream(name, cam_image=picture(frames), **keys)
         for frame in frames:
             run.event(stream, NOW_S + 60, cam_image=frame, x=10.0, rot=0.0)
     run.stop()
@@ -455,12 +361,12 @@ def unknown_plan(emit: Emit, scan: Scan, folder: Path) -> str:
 def monitored_step_scan(emit: Emit, scan: Scan, folder: Path) -> str:
     """Frames in events of a stage that turns on and is monitored: each waits for the sample after it."""
     run = Run(emit, plan_name="turn_and_shoot")
-    monitor = run.stream("rot_monitor", rot=_number("deg"), rot_user_setpoint=_number("deg"))
+    monitor = run.stream("rot_monitor", rot=scalar("deg"), rot_user_setpoint=scalar("deg"))
     for name, frames in (("darks", scan.darks), ("flats", scan.flats)):
-        stream = run.stream(name, cam_image=_image(frames))
+        stream = run.stream(name, cam_image=picture(frames))
         for frame in frames:
             run.event(stream, NOW_S, cam_image=frame)
-    primary = run.stream("primary", cam_image=_image(scan.projections))
+    primary = run.stream("primary", cam_image=picture(scan.projections))
     for number, time_s in enumerate(scan.times_s):
         run.event(
             monitor,

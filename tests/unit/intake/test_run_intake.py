@@ -6,7 +6,8 @@ from typing import Any
 import dialect_runs
 import numpy as np
 import pytest
-from dialect_runs import NOW_S, Run, Scan, in_bulk
+from dialect_runs import in_bulk
+from dialect_scan import NOW_S, N, Run, Scan
 from event_model import pack_event_page
 from recorder import Recorder
 
@@ -15,7 +16,6 @@ from bluesky_jit.intake.run_intake import RunIntake
 from bluesky_jit.messages import AssetFrames, InlineFrames, Problem, RunStart, RunStop
 from bluesky_jit.settings import load_settings
 
-N = dialect_runs.N
 FRAME = np.ones((4, 6), dtype=np.uint16)
 PICTURE = {"dtype": "array", "shape": [4, 6]}
 DEGREES = {"dtype": "number", "shape": [], "units": "deg"}

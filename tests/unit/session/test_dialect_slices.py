@@ -10,7 +10,7 @@ from typing import Any
 import dialect_runs
 import numpy as np
 import pytest
-from dialect_runs import GEOMETRY, PER_TURN, PHANTOM, STEP_DEG, Emit, N, Scan, simulated_scan
+from dialect_scan import GEOMETRY, PER_TURN, PHANTOM, STEP_DEG, Emit, N, Scan, simulated_scan
 
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.messages import RunStop, SessionStatus, SinkMessage, Update
