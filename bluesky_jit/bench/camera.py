@@ -54,7 +54,7 @@ class Played:
     @property
     def reached_hz(self) -> float:
         """Return the rate that the camera reached."""
-        return (len(self.times_s) - 1) / float(self.times_s[-1] - self.times_s[0])
+        return (len(self.times_s) - 1) / float(self.times_s[-1] - self.times_s[0]) if len(self.times_s) > 1 else 0.0
 
 
 class Camera:
@@ -169,14 +169,16 @@ class _Recorder:
         if self._series is None:
             raise RuntimeError("there is no run: begin one")
         counts, per_turn = self._frames["projection"], self._scan.angles_per_turn
-        times_s = np.empty(round(rate_hz * seconds))
-        for k in range(len(times_s)):
+        times_s: list[float] = []
+        until = time.monotonic() + seconds
+        # Where cores are so busy that it cannot keep the rate, it takes fewer frames and not longer.
+        while not times_s or (len(times_s) < round(rate_hz * seconds) and time.monotonic() < until):
             number = self._series.taken
             # A camera that cannot keep the rate takes its frames later; it does not take several at once.
             self._series.wait(1 / rate_hz)
-            times_s[k] = self._series.take(counts[number % per_turn], 360 * number / per_turn)
+            times_s.append(self._series.take(counts[number % per_turn], 360 * number / per_turn))
         self._series.tell()
-        return Played(times_s=times_s, rate_hz=rate_hz)
+        return Played(times_s=np.array(times_s), rate_hz=rate_hz)
 
     def end(self) -> int:
         if self._series is None:
