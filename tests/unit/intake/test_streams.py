@@ -64,6 +64,14 @@ def test_a_point_that_was_taken_again_is_new() -> None:
         assert (row, ready["image"].first, ready["angle"].first) == (number, file_row, file_row)
 
 
+def test_an_angle_that_was_lost_is_not_replaced_by_that_of_the_point_taken_again() -> None:
+    columns = StreamColumns(["image", "angle"])
+    columns.add("image", asset("image", 0, 1), 0)
+    assert columns.add("angle", asset("angle", 1, 1), 0) == []
+    [(row, ready)] = columns.add("image", asset("image", 1, 1), 0)
+    assert (row, ready["image"].first, ready["angle"].first) == (0, 1, 1)
+
+
 def test_other_columns_are_ignored() -> None:
     columns = StreamColumns(["image"])
     assert columns.add("temperature", asset("temperature", 0, 5)) == []
