@@ -27,7 +27,7 @@ def test_every_frame_is_in_the_file_with_its_angle_and_told_of_once(tmp_path: Pa
     times_s = np.concatenate([recorder.play(500.0, 0.02).times_s, recorder.play(500.0, 0.02).times_s])
     assert recorder.end() == len(times_s)
     with h5py.File(tmp_path / "run-1-projection.h5") as file:
-        assert file["/entry/data/data"].shape == (len(times_s), 12, 16)
+        assert np.asarray(file["/entry/data/data"]).shape == (len(times_s), 12, 16)
         angles = np.asarray(file["/entry/instrument/NDAttributes/Angle"])
         np.testing.assert_allclose(angles, 60.0 * np.arange(len(times_s)))
     images = {doc["uid"] for name, doc in told if name == "stream_resource" and doc["data_key"] == "camera"}
