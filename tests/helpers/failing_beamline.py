@@ -163,6 +163,10 @@ class Beamline:
         self.wait_until("ReconStatus", "idle")
         return self.value("Message")
 
+    def wait_until_shown(self, uid: str) -> None:
+        """Wait for a slice of a run: a PV of its own, which may follow the others a moment later."""
+        wait_for(lambda: self.watch.image("XY:Raw")[1].get("RunUid") == uid, timeout_s=SOON_S, what="the slice")
+
     def start(self, **scan: Any) -> None:
         """Start a scan, and wait for its first turn."""
         before = self.value("RunUid")
@@ -189,4 +193,4 @@ class Beamline:
         assert message == "" or "are taken from" in message
         assert self.value("Projections") == 2 * ANGLES
         assert self.value("FramesLost") == 0
-        assert self.watch.image("XY:Raw")[1]["RunUid"] == ended["uid"]
+        self.wait_until_shown(ended["uid"])

@@ -76,7 +76,7 @@ def test_an_ioc_that_ends_in_mid_scan_fails_the_scan_clearly(beamline: Beamline)
     assert f"run {ended['uid'][:8]} ended as 'fail' after " in message
     assert "no answer from camera" in message
     # What came before is shown all the same.
-    assert beamline.watch.image("XY:Raw")[1]["RunUid"] == ended["uid"]
+    beamline.wait_until_shown(ended["uid"])
     beamline.check_that_the_next_run_works()
 
 
@@ -87,6 +87,7 @@ def test_a_scan_without_flats_is_shown_with_those_of_the_scan_before_and_that_is
     assert ended["status"] == "success"
     message = beamline.wait_until_finished(ended["uid"])
     assert f"run {ended['uid'][:8]} has no flats yet: those of run {lender} (borrowed)" in message
+    beamline.wait_until_shown(ended["uid"])
     attributes = beamline.watch.image("XY:Raw")[1]
     assert (attributes["RunUid"], attributes["Flats"]) == (ended["uid"], f"run {lender} (borrowed)")
     beamline.check_that_the_next_run_works()
@@ -105,7 +106,7 @@ def test_frames_that_the_detector_loses_repeats_or_confuses_are_counted_and_name
     assert beamline.value("Projections") == 8 * ANGLES - 5
     assert message.startswith("frames ")
     assert "did not come from the detector" in message
-    assert beamline.watch.image("XY:Raw")[1]["RunUid"] == ended["uid"]
+    beamline.wait_until_shown(ended["uid"])
     beamline.check_that_the_next_run_works()
 
 

@@ -40,7 +40,8 @@ class Recording:
         self.watch.wait_until_finished(uid, SOON_S)
         values = self.watch.values()
         assert (values["Projections"], values["FramesLost"]) == (ANGLES, 0)
-        assert self.watch.image("XY:Raw")[1]["RunUid"] == uid
+        # A PV of its own, which may follow a moment later.
+        wait_for(lambda: self.watch.image("XY:Raw")[1].get("RunUid") == uid, timeout_s=SOON_S, what="the slice")
         return uid
 
     def wait_for_message(self, text: str) -> None:
