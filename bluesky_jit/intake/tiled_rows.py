@@ -61,7 +61,7 @@ class TiledRows:
         # Looked up each time: a client's idea of a growing array's shape stays as it was.
         column = raw_catalog(self._client)[self._run_uid][asset.record.stream][asset.record.key]
         first, count = asset.record.first, asset.count
-        shape = tuple(int(n) for n in column.shape)
+        shape: list[int] = [int(n) for n in column.shape]
         # Pictures have two dimensions, other values none; before them are events, and the frames of an event.
         pixels = shape[-2:] if len(shape) > 2 else ()
         per_event = math.prod(shape[1 : len(shape) - len(pixels)])

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 from caproto.sync import client as ca
-from conftest import wait_for
+from servers import wait_for
 
 from bluesky_jit.cli.processes import own_environment
 from bluesky_jit.cli.simulated import SimulatedBeamline

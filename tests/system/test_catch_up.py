@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import pytest
 from bluesky_tiled_plugins import TiledWriter
-from conftest import Server, wait_for
 from event_model import compose_run
 from recorder import TOMO, Recorder
+from servers import Server, wait_for
 
 from bluesky_jit.archive import connect, raw_catalog
 from bluesky_jit.intake.callback import JITCallback

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import skimage.io
-from conftest import wait_for
+from servers import wait_for
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

@@ -15,8 +15,8 @@ import h5py
 import numpy as np
 import pytest
 from bluesky_tiled_plugins import TiledWriter
-from conftest import free_ports, wait_for
 from event_model import compose_run
+from servers import free_ports, wait_for
 
 from bluesky_jit.archive import connect, raw_catalog
 from bluesky_jit.cli.processes import own_environment

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from conftest import LOOPBACK, wait_for
 from failing_beamline import ANGLES, SHORT, SOON_S, Beamline, Console
+from servers import LOOPBACK, wait_for
 
 from bluesky_jit.cli.simulated import SimulatedBeamline
 from bluesky_jit.cli.watch import Watch

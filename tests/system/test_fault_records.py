@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import numpy as np
 import psutil
 import pytest
-from conftest import LOOPBACK, Server, free_ports, wait_for
+from servers import LOOPBACK, Server, free_ports, wait_for
 from simulated_run import ANGLES, emit_run, frames
 
 from bluesky_jit.archive import connect

@@ -9,8 +9,8 @@ from typing import Any
 
 import h5py
 import pytest
-from conftest import LOOPBACK, wait_for
 from failing_beamline import ANGLES, SHORT, SOON_S, Beamline, Console
+from servers import LOOPBACK, wait_for
 from tiled.queries import Eq
 
 from bluesky_jit.archive import connect, jit_catalog

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from bluesky.plans import count
-from conftest import Sim, wait_for
 from engine import ending_engine
 from ophyd import EpicsSignal
 from ophyd.signal import ReadTimeoutError
+from servers import Sim, wait_for
 
 from bluesky_jit.beamline.camera import TomoCamera
 from bluesky_jit.beamline.plans import tomo_scan

@@ -13,7 +13,7 @@ from typing import Any
 
 import pexpect
 import pytest
-from conftest import wait_for
+from servers import wait_for
 from tiled.server import SimpleTiledServer
 
 from bluesky_jit.cli.simulated import SimulatedBeamline

@@ -14,7 +14,7 @@ import caproto
 import numpy as np
 import pytest
 from caproto.sync import client as ca
-from conftest import JIT_CA_PORT, wait_for
+from servers import JIT_CA_PORT, wait_for
 
 from bluesky_jit.messages import (
     AnglesUsed,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import free_ports, wait_for
 from p4p.client.thread import Context, RemoteError
+from servers import free_ports, wait_for
 
 from bluesky_jit.messages import (
     AnglesUsed,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import free_ports, wait_for
+from servers import free_ports, wait_for
 from tiled.client import from_uri
 from tiled.queries import Eq
 from tiled.server import SimpleTiledServer

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Sim
 from engine import ending_engine
 from ophyd import EpicsSignal
+from servers import Sim
 
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.beamline.camera import TomoCamera

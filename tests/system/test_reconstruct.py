@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import zarr
 from bluesky_tiled_plugins import TiledWriter
-from conftest import Server, free_ports, wait_for
 from engine import ending_engine
 from event_model import compose_run
 from scipy.ndimage import gaussian_filter
+from servers import Server, free_ports, wait_for
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, TOMO, emit_run, frames
 from tiled.client import from_uri
 from tiled.server import SimpleTiledServer

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 import zarr
 from bluesky_tiled_plugins import TiledWriter
-from conftest import JIT_CA_PORT, LOOPBACK, Server, free_ports, wait_for
 from event_model import compose_run
 from p4p.client.thread import Context
 from scipy.ndimage import gaussian_filter
+from servers import JIT_CA_PORT, LOOPBACK, Server, free_ports, wait_for
 from simulated_run import ANGLES, PHANTOM, frames
 from stored_scans import write_nxtomo
 from tiled.client import from_uri

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 import zmq
 from caproto.sync import client as ca
-from conftest import JIT_CA_PORT, LOOPBACK, Server, free_ports, wait_for
 from p4p.client.thread import Context
+from servers import JIT_CA_PORT, LOOPBACK, Server, free_ports, wait_for
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, emit_run, frames
 
 from bluesky_jit.intake.wire import DocumentPublisher, serialise

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import LOOPBACK, Server, free_ports, wait_for
 from p4p.client.thread import Context
+from servers import LOOPBACK, Server, free_ports, wait_for
 from simulated_run import ANGLES, emit_run, frames
 
 from bluesky_jit.intake.wire import DocumentPublisher

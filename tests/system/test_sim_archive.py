@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 import pytest
 from bluesky_tiled_plugins import TiledWriter
-from conftest import Server
 from event_model import compose_run, compose_stream_resource
+from servers import Server
 from tiled.client import from_uri
 
 from sim_devices.archive import parse_arguments

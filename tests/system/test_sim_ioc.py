@@ -14,7 +14,6 @@ import h5py
 import numpy as np
 import pytest
 from bluesky import RunEngine
-from conftest import Server, Sim, wait_for
 from engine import ending_engine
 from ophyd import Component, EpicsMotor, EpicsSignal, EpicsSignalRO
 from ophyd.areadetector import AreaDetector
@@ -24,6 +23,7 @@ from ophyd.areadetector.plugins import HDF5Plugin, ImagePlugin
 from ophyd.areadetector.trigger_mixins import SingleTrigger
 from ophyd.utils.epics_pvs import AlarmSeverity
 from p4p.client.thread import Context
+from servers import Server, Sim, wait_for
 
 pytestmark = pytest.mark.system
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Sim, wait_for
 from ophyd import EpicsMotor, EpicsSignal
 from ophyd.utils.errors import LimitError
+from servers import Sim, wait_for
 
 from bluesky_jit.beamline.stage import RotationStage, Turning
 

@@ -15,10 +15,10 @@ import pytest
 from bluesky import RunEngine
 from bluesky.plans import count
 from bluesky.utils import RunEngineInterrupted
-from conftest import JIT_CA_PORT, Server, wait_for
 from event_model import DocumentNames, schema_validators
 from ophyd import EpicsSignal
 from ophyd.utils import LimitError
+from servers import JIT_CA_PORT, Server, wait_for
 
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.beamline import series

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import wait_for
+from servers import wait_for
 
 from bluesky_jit.cli.processes import ChildProcess, free_ports, uninterrupted
 

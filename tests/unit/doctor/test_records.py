@@ -6,7 +6,7 @@ import http.server
 import threading
 from typing import Any
 
-from conftest import LOOPBACK, free_ports
+from servers import LOOPBACK, free_ports
 
 from bluesky_jit.doctor.finding import Finding
 from bluesky_jit.doctor.records import look

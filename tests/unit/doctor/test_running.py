@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from conftest import LOOPBACK, free_ports
+from servers import LOOPBACK, free_ports
 
 from bluesky_jit.doctor.channels import Reading
 from bluesky_jit.doctor.finding import Finding

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
-from conftest import LOOPBACK, free_ports, wait_for
+from servers import LOOPBACK, free_ports, wait_for
 
 from bluesky_jit.intake.curve import make_keys, secure_client
 from bluesky_jit.intake.hub import DocumentHub

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import wait_for
+from servers import wait_for
 
 from bluesky_jit.intake.kafka import KafkaSource, read_configuration, read_message
 from bluesky_jit.intake.wire import deserialise, serialise

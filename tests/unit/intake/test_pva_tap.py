@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import wait_for
 from p4p.client.thread import Context
 from pva_camera import PVACamera
+from servers import wait_for
 
 from bluesky_jit.intake.pva_tap import PVATap, client_conf
 from bluesky_jit.messages import InlineFrames, Problem, RunStart

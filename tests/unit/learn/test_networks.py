@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import BACKGROUND
+from noisy_scene import BACKGROUND
 
 from bluesky_jit.learn.networks import HalfResolution
 from bluesky_jit.learn.presets import PRESETS

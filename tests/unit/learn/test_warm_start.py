@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BACKGROUND, NOISE, Scene, make_scene
 from experiment_pairs import experiment_batches, joined
+from noisy_scene import BACKGROUND, NOISE, Scene, make_scene
 
 from bluesky_jit.bench.experiments import HELD_OUT_START_S, TRAINING_START_S
 from bluesky_jit.learn.buffer import PairBuffer
