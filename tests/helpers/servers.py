@@ -26,7 +26,7 @@ os.environ.update(
         "EPICS_CA_ADDR_LIST": f"{LOOPBACK}:{_CA} {LOOPBACK}:{_JIT_CA}",
         "EPICS_CA_AUTO_ADDR_LIST": "NO",
         "EPICS_CA_SERVER_PORT": str(_CA),
-        "EPICS_CAREPEATER_PORT_PORT": str(REPEATER_PORT),
+        "EPICS_CA_REPEATER_PORT": str(REPEATER_PORT),
         "EPICS_CA_MAX_ARRAY_BYTES": "20000000",
         "EPICS_CAS_SERVER_PORT": str(_CA),
         "EPICS_CAS_BEACON_PORT": str(REPEATER_PORT),
