@@ -15,6 +15,7 @@ from bluesky_jit.messages import AssetFrames, FrameMessage, Problem, RunOpened, 
 from bluesky_jit.session.couplings import Refused
 from bluesky_jit.session.kept_flats import KeptFlats
 from bluesky_jit.session.run import LiveRun
+from bluesky_jit.session.stand_ins import StandIns
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ class Feed:
     def __init__(self, session: Session, run: LiveRun, flats: KeptFlats) -> None:
         """Begin; flats: of earlier runs, for as long as this one has none."""
         self.run = run
-        self._flats = flats
-        self._stand_in = ""
-        """What was used in the place of flats when it last settled."""
-        self._estimated = False
+        self._stand_ins = StandIns(run, flats, self._report_once)
         self.heard_s = time.monotonic()
         """When the run began, or a message of it last came."""
         self._session = session
@@ -138,7 +136,7 @@ class Feed:
     def _settle_reconstruction(self, reconstruction: Reconstructor) -> None:
         """Let late darks and flats take effect, and say what limits the slices."""
         try:
-            self._do_without_flats(reconstruction)
+            self._stand_ins.settle(reconstruction)
             if reconstruction.settle(drained=self.run.stop is not None):
                 self._session.wake()
         except (ValueError, MemoryError) as error:
@@ -147,28 +145,6 @@ class Feed:
         if reconstruction.complete or self.run.stop is not None:
             for text in reconstruction.warnings():
                 self._report_once(text)
-
-    def _do_without_flats(self, reconstruction: Reconstructor) -> None:
-        """Let projections be compared with something while there are no flats, and say with what."""
-        run = self.run
-        projections = run.frames.ledger.count("projection")
-        waits = run.settings.tomo.without_flats == "wait"
-        enough = projections >= run.angles_per_turn or (projections and run.stop is not None)
-        if enough and not (reconstruction.ready or waits or self._estimated):
-            # Once, also where it fails.
-            self._estimated = True
-            reconstruction.estimate_flats()
-        stand_in = run.stand_in
-        if stand_in and projections:
-            origin = "an estimate from its projections" if stand_in == "estimated" else f"those of {stand_in}"
-            self._report_once(
-                f"run {run.uid[:8]} has no flats yet: {origin} stands in for them, so values are in doubt, above all "
-                "what is symmetric about the axis, and so is the quality of learning; take flats"
-            )
-        if self._stand_in and not stand_in and run.learner is not None:
-            # Pairs of slices that were made otherwise.
-            run.learner.flush()
-        self._stand_in = stand_in
 
     def _report(self, text: str, *, severity: Severity = "MINOR") -> None:
         self._session.report(Problem(text=text, severity=severity, run_uid=self.run.uid))
@@ -243,11 +219,7 @@ class Feed:
     def _prepare(self, frame_shape: tuple[int, int]) -> None:
         """Make what reconstructs a run, tell the sinks, and then what learns: slices need no learning."""
         run, session = self.run, self._session
-        if run.decline_loan(frame_shape):
-            self._report("the darks and flats of the run that was named are of another size: take flats in this run")
-        like = self._flats.like(run.start, frame_shape)
-        if like and not run.has_loan and run.settings.tomo.without_flats == "stand-in":
-            run.make_do(*like)
+        self._stand_ins.lend(frame_shape)
         run.prepare(frame_shape)
         # First it is on show, if it is to be: servers show nothing of other runs.
         session.feed_run(run)
