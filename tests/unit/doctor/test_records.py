@@ -1,4 +1,4 @@
-"""Tiled where it is not: nobody, nothing asked for, and another server. tests/system/test_doctor_command.py has a real one."""
+"""Tiled where it is not: nobody, nothing asked for, another server. system/test_doctor_command.py has a real one."""
 
 from __future__ import annotations
 
