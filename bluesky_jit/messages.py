@@ -176,6 +176,8 @@ class Problem:
     text: str
     severity: Severity = "MINOR"
     run_uid: str = ""
+    lasts: str = ""
+    """What it is about that outlasts runs: it is told until one of this name comes with NO_ALARM."""
 
 
 RunMessage = RunStart | RunStop | InlineFrames | AssetFrames | Problem

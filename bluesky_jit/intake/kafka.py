@@ -151,6 +151,7 @@ class KafkaSource:
                 text=f"Kafka at {self._servers} does not answer ({error.str()}): no documents come from there until it "
                 "does; check serve.kafka_servers, and the file of serve.kafka_config",
                 severity="MAJOR",
+                lasts="Kafka",
             )
         )
 
@@ -158,7 +159,8 @@ class KafkaSource:
         states = [broker["state"] for broker in json.loads(statistics)["brokers"].values()]
         if self._away and "UP" in states:
             self._away = False
-            self._report(Problem(text=f"Kafka at {self._servers} answers again", severity="NO_ALARM"))
+            text = f"Kafka at {self._servers} answers again"
+            self._report(Problem(text=text, severity="NO_ALARM", lasts="Kafka"))
 
 
 def _client() -> Any:

@@ -56,7 +56,7 @@ class TiledSink:
         self._catalog: Any = None
         self._closing = False
         self._deadline_s = float("inf")
-        self._away: Problem | None = None
+        self._away = False
         self._dropping = False
         self.dropped = 0
         """Updates, figures and records that the disk did not take."""
@@ -121,10 +121,7 @@ class TiledSink:
         with self._changed:
             self._outgoing.append(_Outgoing(folder))
         self._enqueue(record, run.start())
-        # With a new run people's messages begin afresh.
         self._dropping = False
-        if (away := self._away) is not None:
-            self._report(away)
 
     def _enqueue(self, record: RunRecord, documents: list[Document]) -> None:
         for document in documents:
@@ -193,19 +190,22 @@ class TiledSink:
             with self._changed:
                 self._outgoing.remove(run)
                 self._changed.notify_all()
-        if self._away is not None and not any(each.failures for each in self._outgoing):
-            self._away = None
-            self._report(Problem(text="Tiled takes records again", severity="NO_ALARM"))
+        if self._away and not any(each.failures for each in self._outgoing):
+            self._away = False
+            self._report(Problem(text="Tiled takes records again", severity="NO_ALARM", lasts="Tiled"))
 
     def _records_wait(self, error: Exception) -> None:
-        if self._away is not None:
+        if self._away:
             return
+        self._away = True
         reason = without_key(f"{type(error).__name__}: {error}").partition("\n")[0][:REASON_LENGTH]
-        self._away = Problem(
-            text=f"Tiled at {address(self._settings.uri)} does not take records ({reason}): they wait in "
-            f"{self._directory} and are sent when it does"
+        self._report(
+            Problem(
+                text=f"Tiled at {address(self._settings.uri)} does not take records ({reason}): they wait in "
+                f"{self._directory} and are sent when it does",
+                lasts="Tiled",
+            )
         )
-        self._report(self._away)
 
     def _disconnect(self) -> None:
         if self._catalog is not None:

@@ -67,7 +67,9 @@ class Stage:
                 self.failures = 1 if time.monotonic() - began_s > FORGIVEN_S else self.failures + 1
                 logger.exception("stage %s failed", self.name)
                 then = "the session goes on without it; restart the service" if self.lost else "it was restarted"
-                self._report(Problem(text=f"stage {self.name} failed ({error}): {then}", severity="MAJOR"))
+                text = f"stage {self.name} failed ({error}): {then}"
+                lasts = f"stage {self.name}" if self.lost else ""
+                self._report(Problem(text=text, severity="MAJOR", lasts=lasts))
         self._when_lost()
 
 

@@ -17,28 +17,34 @@ SESSION = ""
 
 
 class Problems:
-    """Keep the worst problem of each run; the log has them all."""
+    """Keep the worst problem of each run, and those that last; the log has them all."""
 
     def __init__(self) -> None:
-        self._worst: dict[str, Problem] = {}
+        self._worst: dict[tuple[str, str], Problem] = {}
+        """By the run's uid, and by what lasts."""
         self._lock = threading.Lock()
 
     def report(self, problem: Problem) -> None:
-        """Log a problem, and keep it unless a worse one of its run is known."""
+        """Log a problem, and keep it unless a worse one of its run is known; what lasts is as it was last told."""
+        key = problem.run_uid, problem.lasts
         with self._lock:
-            known = self._worst.get(problem.run_uid)
+            known = self._worst.get(key)
             if problem == known:
                 return
-            if known is None or RANK[problem.severity] >= RANK[known.severity]:
+            if known is None or problem.lasts or RANK[problem.severity] >= RANK[known.severity]:
                 # Last in order: of two that are as bad the newer one is told.
-                self._worst.pop(problem.run_uid, None)
-                self._worst[problem.run_uid] = problem
+                self._worst.pop(key, None)
+                self._worst[key] = problem
         logger.log(logging.ERROR if problem.severity in ("MAJOR", "INVALID") else logging.WARNING, problem.text)
 
     def keep(self, uids: Collection[str]) -> None:
-        """Forget what belongs to other runs than these; SESSION: keep what belongs to none."""
+        """Forget what belongs to other runs than these, unless it lasts; SESSION: keep what belongs to none."""
+
+        def stays(problem: Problem) -> bool:
+            return problem.run_uid in uids or (bool(problem.lasts) and problem.severity != "NO_ALARM")
+
         with self._lock:
-            self._worst = {uid: problem for uid, problem in self._worst.items() if uid in uids}
+            self._worst = {key: problem for key, problem in self._worst.items() if stays(problem)}
 
     def worst(self, shown_uid: str) -> Problem | None:
         """Return what is to be told while a run is on show; what belongs to another one says so."""

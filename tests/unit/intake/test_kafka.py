@@ -248,7 +248,7 @@ def test_a_broker_that_goes_away_is_told_once_and_heard_again(kafka: MockKafka) 
     away, back = heard.problems
     assert f"Kafka at {kafka.servers} does not answer" in away.text
     assert away.severity == "MAJOR"
-    assert back == Problem(text=f"Kafka at {kafka.servers} answers again", severity="NO_ALARM")
+    assert back == Problem(text=f"Kafka at {kafka.servers} answers again", severity="NO_ALARM", lasts="Kafka")
     assert heard.uids == ["after"]
 
 

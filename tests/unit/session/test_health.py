@@ -80,6 +80,7 @@ def test_a_stage_that_fails_again_is_lost_and_says_so() -> None:
     assert stage.lost
     assert loop.runs == 2
     assert problems[-1].text == ("stage kiln failed (failure 2): the session goes on without it; restart the service")
+    assert [problem.lasts for problem in problems] == ["", "stage kiln"]
 
 
 def test_a_stage_that_is_busy_is_not_waited_for_for_ever() -> None:
