@@ -103,6 +103,7 @@ class RunFrames:
 
     def end(self) -> list[Problem]:
         """Take note that no more frames will come; return what is to be told of those that did."""
+        self._let_go()
         self.troubles.add_missing(self.ledger.finish())
         if self.ledger.backfilled:
             logger.info(
@@ -112,6 +113,20 @@ class RunFrames:
                 self.troubles.run_uid,
             )
         return self.troubles.close()
+
+    def _let_go(self) -> None:
+        """Count and name the frames that waited for documents in vain."""
+        unplaced = self.ledger.unplaced(self._held.taken)
+        self._held.clear()
+        if unplaced:
+            self.troubles.once(
+                Problem(
+                    text=f"{unplaced} frames that came by PVA did not say what they are or at what angle, and the run "
+                    "ended before its documents did: they are not in the slices; give the camera the attributes "
+                    "FrameType and Angle",
+                    run_uid=self.troubles.run_uid,
+                )
+            )
 
     def close(self) -> None:
         self._files.close()

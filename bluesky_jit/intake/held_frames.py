@@ -17,12 +17,15 @@ class HeldFrames:
 
     def __init__(self, most: int) -> None:
         self._frames: deque[tuple[int, float, np.ndarray]] = deque(maxlen=most)
+        self.taken = 0
+        """Frames that were put here, also those that gave way."""
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def put(self, message: InlineFrames) -> None:
         """Hold a message's frames."""
+        self.taken += len(message.counts)
         self._frames.extend(
             zip(message.unique_ids.tolist(), message.frame_times_s.tolist(), message.counts, strict=True)
         )
@@ -48,3 +51,7 @@ class HeldFrames:
         used = {id(frame) for frame in counts}
         if used:
             self._frames = deque((entry for entry in self._frames if id(entry[2]) not in used), self._frames.maxlen)
+
+    def clear(self) -> None:
+        """Let go of all that are held."""
+        self._frames.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -40,7 +41,8 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._counts: dict[FrameKind, FrameCount] = {}
+        # All of them now: others read the figures while frames come.
+        self._counts: dict[FrameKind, FrameCount] = {kind: FrameCount() for kind in get_args(FrameKind)}
         self._finished = False
         self.tapped = 0
         """Different frames that the tap has brought."""
@@ -78,23 +80,35 @@ class Ledger:
 
     def is_tapped(self, kind: FrameKind) -> bool:
         """Tell whether the tap has brought frames of a kind."""
-        count = self._counts.get(kind)
-        return count is not None and count.tapped
+        return self._counts[kind].tapped
 
     def count(self, kind: FrameKind) -> int:
-        count = self._counts.get(kind)
-        return 0 if count is None else count.good
+        return self._counts[kind].good
 
     def expect(self, kind: FrameKind, total: int) -> int:
         """Count as missing what a run was to bring and did not, at the ends of a series; return how many."""
-        count = self._counts.setdefault(kind, FrameCount())
+        count = self._counts[kind]
         never_came = max(0, total - count.good - count.not_here)
         count.absent += never_came
         return never_came
 
     def give_up(self, kind: FrameKind, n: int) -> None:
         """Count n frames that documents announced and that cannot be read."""
-        self._counts.setdefault(kind, FrameCount()).unread += n
+        self._counts[kind].unread += n
+
+    def unlocated(self, kind: FrameKind, n: int) -> None:
+        """Count n frames of a run that has ended, which documents announced and did not say where they are."""
+        count = self._counts[kind]
+        # Those that left a gap in the numbers are counted there.
+        count.unread += max(0, n - len(count.missing))
+
+    def unplaced(self, n: int) -> int:
+        """Count those of n tapped frames that no document told of, in a run that has ended; return how many."""
+        told_of = sum(count.good - count.unannounced + count.not_here for count in self._counts.values())
+        left = max(0, n - told_of)
+        # What they are nobody knows: most frames are projections.
+        self._counts["projection"].absent += left
+        return left
 
     def finish(self) -> tuple[int, ...]:
         """Take note that nothing will come any more: what is missing is lost; return the ids not yet told."""
@@ -105,9 +119,7 @@ class Ledger:
         self, kind: FrameKind, unique_ids: np.ndarray, times_s: np.ndarray | None, *, tapped: bool = False
     ) -> np.ndarray:
         """Tell which frames are here already, bool (n,)."""
-        count = self._counts.get(kind)
-        if count is None:
-            return np.zeros(len(unique_ids), dtype=bool)
+        count = self._counts[kind]
         times = np.full(len(unique_ids), np.nan) if times_s is None else times_s
         found = (
             count.find(unique_id, time_s, tapped=tapped)
@@ -117,8 +129,8 @@ class Ledger:
 
     def taken_before(self, kind: FrameKind, time_s: float) -> int | None:
         """Return the acquisition number after the last frame from before that time; None without times."""
-        count = self._counts.get(kind)
-        if count is None or not count.in_time:
+        count = self._counts[kind]
+        if not count.in_time:
             return None
         place = bisect.bisect(count.in_time, (time_s, 0), key=lambda entry: entry[:2])
         return count.in_time[place - 1][2].number + 1 if place else 0
@@ -132,9 +144,13 @@ class Ledger:
         *,
         tapped: bool = False,
         usable: np.ndarray | None = None,
+        here: bool = True,
     ) -> Arrivals:
-        """Enter n frames; without ids they are numbered as they come. usable: bool (n,), False for damaged ones."""
-        count = self._counts.setdefault(kind, FrameCount())
+        """Enter n frames; without ids they are numbered as they come.
+
+        usable: bool (n,), False for damaged ones; here: False for frames that are whole, but could not be taken in.
+        """
+        count = self._counts[kind]
         if unique_ids is None:
             unique_ids = np.arange(n) + len(count.taken)
         times = np.full(n, np.nan) if frame_times_s is None else frame_times_s
@@ -145,7 +161,7 @@ class Ledger:
         refused: list[int] = []
         restarted = False
         for i, (unique_id, time_s) in enumerate(zip(unique_ids.tolist(), times.tolist(), strict=True)):
-            good = usable is None or bool(usable[i])
+            good = here and (usable is None or bool(usable[i]))
             frame = count.find(unique_id, time_s, tapped=tapped)
             if frame is None:
                 added = count.add(unique_id, time_s)
@@ -162,7 +178,7 @@ class Ledger:
                 count.clocks_agree = True
             acquisition[i] = frame.number
             keep[i] = self._take(count, frame, tapped=tapped, good=good)
-            if not good and not frame.damaged:
+            if here and not good and not frame.damaged:
                 frame.damaged = True
                 refused.append(unique_id)
         self.late += len(late)

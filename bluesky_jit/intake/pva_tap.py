@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,21 @@ KINDS: Mapping[Any, FrameKind] = {
     "projection": "projection",
 }
 """What the attribute FrameType says, as a number or, at APS, as a word."""
-CLOCK_S = 60.0
-"""A frame this much older than its run is not a late one: the detector's clock is wrong."""
+CLOCK_S = 2.0
+"""A frame stamped so long before a run, when it comes during it, is not a late one: the detector's clock is wrong."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """An open run: frames that were given to it, and of those that were not, what is told when there were no others."""
+
+    start: RunStart
+    given: int = 0
+    too_old: int = 0
+    early_s: float = 0.0
+    """How long before the run the oldest of those was stamped."""
+    shared: bool = False
+    """There were frames that might as well have been another open run's."""
 
 
 class PVATap:
@@ -59,9 +73,8 @@ class PVATap:
         self._report = report
         self._angles = (angle.lower(),) if angle else ANGLE_ATTRIBUTES
         self._angle_scale = ANGLE_SCALES[angle_unit]
-        self._runs: tuple[RunStart, ...] = ()
-        """Open runs; the newest has the frames. Replaced as a whole, since p4p's thread reads it."""
-        self._frames: dict[str, int] = {}
+        self._runs: tuple[_Open, ...] = ()
+        """Open runs. Replaced as a whole, since p4p's thread reads it."""
         self._told: set[tuple[str, str]] = set()
         self.connected = False
         """Somebody answers for the PV, and has sent something."""
@@ -75,19 +88,24 @@ class PVATap:
 
     def open_run(self, start: RunStart) -> None:
         """Give frames to a run from now on."""
-        self._frames[start.run_uid] = 0
-        self._runs = (*self._runs, start)
+        self._runs = (*self._runs, _Open(start=start))
 
     def end_run(self, run_uid: str) -> None:
         """Give no more frames to a run; say so if there were none."""
-        if all(run.run_uid != run_uid for run in self._runs):
+        ended = next((run for run in self._runs if run.start.run_uid == run_uid), None)
+        if ended is None:
             return
-        self._runs = tuple(run for run in self._runs if run.run_uid != run_uid)
+        self._runs = tuple(run for run in self._runs if run is not ended)
         self._told = {(uid, topic) for uid, topic in self._told if uid != run_uid}
-        if not self._frames.pop(run_uid):
-            why = "its plugin sends none (EnableCallbacks)" if self.connected else "nobody answers (intake.pva 'off'?)"
-            text = f"no frame of run {run_uid[:8]} came by PVA from {self.pv}, {why}: they are taken from its records"
-            self._report(Problem(text=text, run_uid=run_uid))
+        if ended.given or ended.shared:
+            return
+        why = "nobody answers (intake.pva 'off'?)"
+        if ended.too_old:
+            why = f"stamped {ended.early_s:.1f} s before it began (set the detector's clock)"
+        elif self.connected:
+            why = "its plugin sends none (EnableCallbacks)"
+        text = f"no frame of run {run_uid[:8]} came by PVA from {self.pv}, {why}: they are taken from its records"
+        self._report(Problem(text=text, run_uid=run_uid))
 
     def close(self) -> None:
         self._monitor.close()
@@ -112,7 +130,7 @@ class PVATap:
         self.connected, self._is_first = False, True
         if was_connected and runs:
             text = f"{self.pv} is disconnected: frames are taken from the run's records until it is back"
-            self._report(Problem(text=text, run_uid=runs[-1].run_uid))
+            self._report(Problem(text=text, run_uid=runs[-1].start.run_uid))
 
     def _take_frame(self, update: Value, *, first: bool) -> None:
         runs = self._runs
@@ -122,13 +140,18 @@ class PVATap:
         if not runs:
             return
         run = runs[-1]
-        if is_repeated or time_s < run.time_s:
-            if time_s < run.time_s - CLOCK_S and not first:
-                self._tell(
-                    "clock",
-                    f"frames by PVA are stamped {run.time_s - time_s:.0f} s before their run began: set the detector's "
-                    "clock; they are taken from the run's records",
-                )
+        if is_repeated or time_s < run.start.time_s:
+            if not first:
+                self._leave_early(run, run.start.time_s - time_s)
+            return
+        if len(runs) > 1:
+            for sharing in runs:
+                sharing.shared = True
+            self._tell(
+                "shared",
+                f"{len(runs)} open runs take the frames of {self.pv}, and nobody can tell whose they are: until one of "
+                "them has ended, frames are taken from the runs' records",
+            )
             return
         counts = self._counts(update)
         if counts is None:
@@ -136,10 +159,10 @@ class PVATap:
         attributes = {str(item["name"]).lower(): item["value"] for item in update["attribute"]}
         kind = _kind(attributes.get("frametype"))
         angle = next((_number(attributes[name]) for name in self._angles if name in attributes), math.nan)
-        self._frames[run.run_uid] = self._frames.get(run.run_uid, 0) + 1
+        run.given += 1
         self._submit(
             InlineFrames(
-                run_uid=run.run_uid,
+                run_uid=run.start.run_uid,
                 kind=kind or "projection",
                 counts=counts[np.newaxis],
                 unique_ids=np.array([unique_id], dtype=np.int64),
@@ -150,6 +173,17 @@ class PVATap:
                 awaits_documents=kind is None or (kind == "projection" and not math.isfinite(angle)),
             )
         )
+
+    def _leave_early(self, run: _Open, early_s: float) -> None:
+        """Leave out a frame that is stamped earlier than its run; say so where that is no delay."""
+        run.too_old += 1
+        run.early_s = max(run.early_s, early_s)
+        if early_s > CLOCK_S:
+            self._tell(
+                "clock",
+                f"frames by PVA are stamped {early_s:.0f} s before their run began: set the detector's clock; they are "
+                "taken from the run's records",
+            )
 
     def _counts(self, update: Value) -> np.ndarray | None:
         """Return a frame (n_v, n_u), or None for one that cannot be read here."""
@@ -173,7 +207,7 @@ class PVATap:
     def _tell(self, topic: str, text: str) -> None:
         """Report what is wrong, once in a run."""
         runs = self._runs
-        uid = runs[-1].run_uid if runs else ""
+        uid = runs[-1].start.run_uid if runs else ""
         if (uid, topic) not in self._told:
             self._told = {*self._told, (uid, topic)}
             self._report(Problem(text=text, run_uid=uid))

@@ -138,7 +138,10 @@ class Intake:
 
     def _give_up(self, feed: Feed, reason: str) -> None:
         """End a run whose stop document has not come."""
-        feed.end(RunStop(run_uid=feed.run.uid, time_s=time.time(), exit_status="fail", reason=reason))
+        stop = RunStop(run_uid=feed.run.uid, time_s=time.time(), exit_status="fail", reason=reason)
+        # As with a stop document: frames that come from now on are no longer this run's.
+        self._session.taps.hear(stop)
+        feed.end(stop)
 
     def _is_held_back(self, feed: Feed) -> bool:
         """Tell whether a run's first frames wait until those that ended before it began have their last slices.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,17 @@ class Taps:
         self._report = report
         self._context: Context | None = None
         self._taps: dict[str, PVATap] = {}
+        self._changing = threading.Lock()
+        """Runs begin and end where their documents come, and end where intake gives them up."""
 
     def start(self) -> None:
-        """Connect to the PV that the settings name, if any."""
-        if self._settings.intake.pva not in ("", OFF):
-            self._tap(self._settings.intake.pva)
+        """Make ready for the PVs that runs name, and connect to the one that the settings name, if any."""
+        pv = self._settings.intake.pva
+        if pv == OFF:
+            return
+        with self._changing:
+            # Now, and not when a run names its PV: who submits that, a RunEngine, would wait for the import.
+            self._follow(pv, lambda: self._tap(pv) if pv else self._connect())
 
     def hear(self, message: RunMessage) -> None:
         """Take note of a run that begins or ends; never raise."""
@@ -43,36 +50,47 @@ class Taps:
             # A frame of now must not be taken for one of the streams that are still made up for: documents bring all.
             if pv in ("", OFF) or message.caught_up:
                 return
-            try:
-                self._tap(pv).open_run(message)
-            except Exception as error:
-                # Whatever pvAccess lacks on this machine, files and events have the frames.
-                logger.exception("%s cannot be followed", pv)
-                self._report(Problem(text=f"{pv} cannot be followed: {error}", run_uid=message.run_uid))
+            with self._changing:
+                self._follow(pv, lambda: self._tap(pv).open_run(message), run_uid=message.run_uid)
         elif isinstance(message, RunStop):
-            for tap in self._taps.values():
-                tap.end_run(message.run_uid)
+            with self._changing:
+                for tap in self._taps.values():
+                    tap.end_run(message.run_uid)
 
     def close(self) -> None:
-        while self._taps:
-            self._taps.popitem()[1].close()
-        if self._context is not None:
-            self._context.close()
-            self._context = None
+        with self._changing:
+            while self._taps:
+                self._taps.popitem()[1].close()
+            if self._context is not None:
+                self._context.close()
+                self._context = None
 
-    def _tap(self, pv: str) -> PVATap:
-        # Only where it is needed: it takes most of a second to import.
+    def _follow(self, pv: str, begin: Callable[[], object], *, run_uid: str = "") -> None:
+        try:
+            begin()
+        except Exception as error:
+            # Whatever pvAccess lacks on this machine, files and events have the frames.
+            logger.exception("%s cannot be followed", pv or "pvAccess")
+            self._report(Problem(text=f"{pv or 'pvAccess'} cannot be followed: {error}", run_uid=run_uid))
+
+    def _connect(self) -> Context:
+        # Only where it is needed: it takes half a second to import.
         from p4p.client.thread import Context
 
-        from bluesky_jit.intake.pva_tap import PVATap, client_conf
+        from bluesky_jit.intake.pva_tap import client_conf
 
         if self._context is None:
             self._context = Context("pva", conf=client_conf(self._settings), nt=False)
+        return self._context
+
+    def _tap(self, pv: str) -> PVATap:
+        from bluesky_jit.intake.pva_tap import PVATap
+
         if pv not in self._taps:
             intake = self._settings.intake
             self._taps[pv] = PVATap(
                 pv,
-                self._context,
+                self._connect(),
                 self._submit,
                 report=self._report,
                 angle=intake.pva_angle,

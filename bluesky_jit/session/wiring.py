@@ -86,7 +86,7 @@ class Session:
         self._given_sinks = sinks
         self._sinks: list[Sink] = []
         self._runs = Runs()
-        self._taps = Taps(self.settings, self.submit, self.report)
+        self.taps = Taps(self.settings, self.submit, self.report)
         self._ended: dict[str, LiveRun] = {}
         """Runs whose end waits to be told to the sinks."""
         self._latest: dict[tuple[str, str, ImageKind], Update] = {}
@@ -120,13 +120,13 @@ class Session:
         self.workers = Workers(self.settings.tomo.workers or available_cores())
         for stage in self._stages:
             stage.start()
-        self._taps.start()
+        self.taps.start()
         return self
 
     def stop(self) -> None:
         """End the threads and close the sinks; the sinks write what they still hold."""
         self.stopping.set()
-        self._taps.close()
+        self.taps.close()
         with self._changed:
             self._changed.notify_all()
         for stage in self._stages:
@@ -165,7 +165,7 @@ class Session:
     def submit(self, message: RunMessage) -> None:
         """Take a message of a run; never blocks and never raises."""
         fits = self.inbox.put(message)
-        self._taps.hear(message)
+        self.taps.hear(message)
         if not fits and isinstance(message, InlineFrames) and not message.tapped:
             self.report(
                 Problem(

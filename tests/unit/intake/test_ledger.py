@@ -181,3 +181,26 @@ def test_kinds_that_each_have_a_count_of_their_own_hide_no_gap() -> None:
     assert ledger.enter("projection", np.array([0, 1, 3]), 3, np.array([2000.0, 2001.0, 2003.0])).missing == (2,)
     ledger.enter("flat", np.arange(4, 8), 4, np.arange(4) + 3000.0)
     assert ledger.lost == 1
+
+
+def test_frames_that_could_not_be_taken_in_are_lost_and_not_damaged() -> None:
+    ledger = Ledger()
+    arrivals = ledger.enter("projection", np.array([1, 2]), 2, here=False)
+    assert (ledger.lost, ledger.missing, ledger.corrupt, arrivals.refused) == (2, 2, 0, ())
+
+
+def test_rows_whose_place_is_not_known_count_once_where_they_left_a_gap() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([0, 1, 5]), 3)
+    ledger.unlocated("projection", 4)
+    ledger.finish()
+    assert (ledger.received, ledger.lost, ledger.missing) == (3, 4, 4)
+
+
+def test_the_figures_can_be_read_while_the_first_frames_of_a_kind_come() -> None:
+    ledger = Ledger()
+    counts = iter(ledger._counts.values())
+    next(counts)
+    ledger.enter("flat", np.array([1]), 1)
+    ledger.expect("dark", 1)
+    assert len(list(counts)) == 2

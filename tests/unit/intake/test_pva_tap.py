@@ -127,15 +127,24 @@ def test_frames_outside_a_run_and_from_before_it_are_no_ones(camera: PVACamera, 
     assert following.problems == []
 
 
-def test_of_nested_runs_the_inner_one_has_the_frames(camera: PVACamera, following: Following) -> None:
-    following.tap.open_run(run("outer"))
-    following.tap.open_run(run("inner"))
-    camera.post(picture(1), 1, START_S + 1, FrameType=0)
+def test_frames_that_two_open_runs_might_have_taken_are_no_ones_until_one_has_ended(
+    camera: PVACamera, following: Following
+) -> None:
+    following.tap.open_run(run("older"))
+    camera.post(picture(1), 301, START_S + 1, FrameType=0)
     following.wait_for_frames(1)
-    following.tap.end_run("inner")
-    camera.post(picture(2), 2, START_S + 2, FrameType=0)
+    following.tap.open_run(run("newer"))
+    for number in (302, 303):
+        camera.post(picture(2), number, START_S + 2, FrameType=0)
+    following.wait_until_seen(303)
+    following.tap.end_run("newer")
+    camera.post(picture(3), 304, START_S + 3, FrameType=0)
     following.wait_for_frames(2)
-    assert [frame.run_uid for frame in following.frames] == ["inner", "outer"]
+    assert [(frame.run_uid, int(frame.unique_ids[0])) for frame in following.frames] == [("older", 301), ("older", 304)]
+    # Nor is it told that no frame of the newer one came: the plugin is not to blame.
+    [problem] = following.problems
+    assert "2 open runs take the frames of" in problem.text
+    assert "frames are taken from the runs' records" in problem.text
 
 
 def test_the_frame_that_a_server_repeats_when_it_is_back_is_left_out_and_the_rest_come(camera: PVACamera) -> None:
@@ -196,6 +205,31 @@ def test_a_clock_that_is_far_off_is_told(camera: PVACamera, following: Following
     following.wait_for_frames(2)
     assert following.ids() == [1, 3]
     assert "stamped 3600 s before their run began: set the detector's clock" in following.problems[0].text
+
+
+def test_a_clock_that_is_a_little_behind_is_told_when_it_has_cost_all_frames(
+    camera: PVACamera, following: Following
+) -> None:
+    following.tap.open_run(run())
+    for number in (401, 402):
+        camera.post(picture(1), number, START_S - 1.5, FrameType=0)
+    following.wait_until_seen(402)
+    following.tap.end_run("r")
+    [problem] = following.problems
+    assert "stamped 1.5 s before it began (set the detector's clock)" in problem.text
+    assert "EnableCallbacks" not in problem.text
+
+
+@pytest.mark.parametrize(("early_s", "told"), [(5.0, True), (0.5, False)])
+def test_frames_that_come_in_a_run_and_are_stamped_seconds_before_it_tell_of_a_wrong_clock(
+    camera: PVACamera, following: Following, early_s: float, told: bool
+) -> None:
+    following.tap.open_run(run())
+    for number in (501, 502):
+        camera.post(picture(1), number, START_S - early_s, FrameType=0)
+    following.wait_until_seen(502)
+    assert following.frames == []
+    assert ["stamped 5 s before their run began" in problem.text for problem in following.problems] == [True] * told
 
 
 def test_pvs_are_looked_for_on_this_machine_unless_the_environment_says_where() -> None:

@@ -164,3 +164,32 @@ def test_tapped_frames_that_do_not_fit_the_queue_are_no_loss() -> None:
     assert inbox.refused("r") == 0
     assert not inbox.put(tapped(pictures(1), [3], tapped=False))
     assert inbox.refused("r") == 1
+
+
+@pytest.mark.parametrize("told_of", [0, 1])
+def test_frames_that_no_document_tells_of_are_lost_and_let_go_when_the_run_has_ended(
+    tmp_path: Path, run: RunFrames, told_of: int
+) -> None:
+    darks = pictures(2, first=90)
+    run.frames(tapped(darks, [1, 2], "dark"))
+    for number in range(11, 16):
+        run.frames(tapped(pictures(1, number), [number], awaits_documents=True))
+    if told_of:
+        run.frames(announced(write(tmp_path / "f.h5", ids=[11, 12, 13, 14])))
+    lost = 1 if told_of else 5
+    [problem] = run.end()
+    assert f"{lost} frames that came by PVA did not say what they are" in problem.text
+    assert "attributes FrameType and Angle" in problem.text
+    assert (run.ledger.received, run.ledger.lost, run.ledger.missing) == (2 + N * told_of, lost, lost)
+    assert len(run._held) == 0
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_frames_that_documents_bring_otherwise_are_not_lost_with_what_was_held(
+    tmp_path: Path, run: RunFrames, ids: bool
+) -> None:
+    for number in (11, 12, 13, 14):
+        run.frames(tapped(pictures(1, number), [number], awaits_documents=True))
+    run.frames(announced(write(tmp_path / "f.h5", ids=[11, 12, 13, 14], store_ids=ids), ids=ids))
+    assert run.end() == []
+    assert (run.ledger.received, run.ledger.lost) == (N, 0)
