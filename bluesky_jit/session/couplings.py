@@ -49,7 +49,6 @@ class Inbox:
         self._frames = 0
         self._messages: deque[tuple[float, RunMessage | Refused]] = deque()
         self._changed = threading.Condition()
-        self._refused: dict[str, int] = {}
         self._closed = False
 
     @property
@@ -87,9 +86,6 @@ class Inbox:
         if message.awaits_documents:
             # Documents will say what they are, and where.
             return
-        if not message.tapped:
-            # What the tap brings is in the run's records, too, and comes from there.
-            self._refused[message.run_uid] = self.refused(message.run_uid) + len(message.counts)
         last = self._messages[-1][1] if self._messages else None
         if not (isinstance(last, Refused) and last.takes(message)):
             last = Refused(run_uid=message.run_uid, kind=message.kind, numbered=message.numbered, tapped=message.tapped)
@@ -107,10 +103,6 @@ class Inbox:
         if isinstance(message, InlineFrames):
             with self._changed:
                 self._frames -= len(message.counts)
-
-    def refused(self, run_uid: str) -> int:
-        """Return how many of a run's frames did not fit."""
-        return self._refused.get(run_uid, 0)
 
     def take(self, timeout_s: float) -> RunMessage | Refused | None:
         """Return the oldest message, or None when none comes in time."""

@@ -12,7 +12,7 @@ import pytest
 
 from bluesky_jit.intake.frames import UNIQUE_ID_DATASET, RunFrames
 from bluesky_jit.messages import Asset, AssetFrames, FrameKind, InlineFrames
-from bluesky_jit.session.couplings import Inbox
+from bluesky_jit.session.couplings import Inbox, Refused
 from bluesky_jit.settings_sections import IntakeSettings
 
 START_S = 1_790_000_000.0
@@ -157,13 +157,13 @@ def test_flats_that_the_tap_lost_count_from_when_they_were_taken(tmp_path: Path,
     assert after.after == 3
 
 
-def test_tapped_frames_that_do_not_fit_the_queue_are_no_loss() -> None:
+def test_tapped_frames_that_do_not_fit_the_queue_are_noted_apart_from_others() -> None:
     inbox = Inbox(most_frames=2)
     assert inbox.put(tapped(pictures(2), [1, 2]))
     assert not inbox.put(tapped(pictures(1), [3]))
-    assert inbox.refused("r") == 0
     assert not inbox.put(tapped(pictures(1), [3], tapped=False))
-    assert inbox.refused("r") == 1
+    notes = [message for message in iter(lambda: inbox.take(0), None) if isinstance(message, Refused)]
+    assert [(note.tapped, len(note)) for note in notes] == [(True, 1), (False, 1)]
 
 
 @pytest.mark.parametrize("told_of", [0, 1])

@@ -30,6 +30,7 @@ from bluesky_jit.messages import (
     SinkMessage,
     Update,
 )
+from bluesky_jit.session.couplings import Refused
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.session.slices_stage import Slices
 from bluesky_jit.settings import load_settings
@@ -304,9 +305,10 @@ def test_frames_of_another_size_are_left_out_and_reported(session: Session, stre
 def test_frames_that_do_not_fit_the_queue_are_counted_and_reported(sink: RecordingSink, streams: dict) -> None:
     session = Session(settings(intake={"queue_frames": 10}, learn={"enabled": False}), sinks=[sink])
     # Not started: nothing empties the queue.
-    uid = emit_run(JITCallback(session), streams)
+    emit_run(JITCallback(session), streams)
     total = sum(len(images) for images in streams.values())
-    assert session.inbox.refused(uid) == total - 10
+    queued = iter(lambda: session.inbox.take(0), None)
+    assert sum(len(message) for message in queued if isinstance(message, Refused)) == total - 10
     assert "frames come faster" in session.status.message
 
 
