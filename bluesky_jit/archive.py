@@ -73,7 +73,8 @@ def answering(place: str) -> Iterator[None]:
             ) from error
         raise OSError(f"Tiled at {place} refused ({without_key(str(error))}): check tiled.api_key") from error
     except httpx.HTTPError as error:
-        raise OSError(f"no answer from Tiled at {place} ({error}): check tiled.uri, and that it runs") from error
+        reason = without_key(str(error))
+        raise OSError(f"no answer from Tiled at {place} ({reason}): check tiled.uri, and that it runs") from error
 
 
 def raw_catalog(client: Any) -> Any:
@@ -135,6 +136,7 @@ def address(uri: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
 
 
-def without_key(text: str) -> str:
-    """Return a message, such as a client's error, without the keys in the addresses that it names."""
-    return re.sub(r"(api_key=)[^&\s'\"]+", r"\1…", text)
+def without_key(text: str, key: str = "") -> str:
+    """Return a message, such as a client's error, without the keys in its addresses and headers, nor this one."""
+    text = re.sub(r"(api_key=|Apikey )[^&\s'\"]+", r"\1…", text)
+    return text.replace(key, "…") if key else text

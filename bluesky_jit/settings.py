@@ -14,6 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from bluesky_jit.addresses import HIGHEST_PORT
 from bluesky_jit.settings_sections import (
     REGION_NUMBERS,
     BeamlineSettings,
@@ -47,7 +48,6 @@ PARTS = {"tomo": ("filter_cutoff",)}
 HIGHEST = {"learn": {"batch": 1024, "buffer": 65536}}
 """Largest values. A step on so many pairs takes ten times as long as one on 32; a buffer of so many takes 0.2 GB with
 the default preset, and 2 GB with pairs of three slices in three frames."""
-HIGHEST_PORT = 65535
 FEWEST_SPLITS = 2
 """One to learn from and one to learn."""
 
@@ -181,7 +181,10 @@ def _merge(settings: Settings, changes: Mapping[str, Any], origin: str) -> Setti
             place = f"{origin}: {section}.{key}"
             value = _converted(value, types[key], place)
             _require_fit(section, key, value, place)
-            part = replace(part, **{key: value})
+            try:
+                part = replace(part, **{key: value})
+            except ValueError as error:
+                raise ValueError(f"{origin}: {error}") from None
         settings = replace(settings, **{section: part})
     return settings
 
@@ -203,8 +206,10 @@ def _require_fit(section: str, key: str, value: Any, place: str) -> None:
         raise ValueError(f"{place} is {value}: give at most {highest}, for time and memory")
     if (section, key) == ("learn", "splits") and value < FEWEST_SPLITS:
         raise ValueError(f"{place} is {value}: give at least {FEWEST_SPLITS}, for a network learns one from the other")
-    if key.endswith("_port") and not 0 <= value <= HIGHEST_PORT:
-        raise ValueError(f"{place} is {value}: give a port from 0 to {HIGHEST_PORT}")
+    # pvAccess takes the next port, too, for searches.
+    highest_port = HIGHEST_PORT - ((section, key) == ("epics", "pva_port"))
+    if key.endswith("_port") and not 1 <= value <= highest_port:
+        raise ValueError(f"{place} is {value}: give a port from 1 to {highest_port}")
 
 
 def _converted(value: Any, kind: Any, place: str) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from bluesky_jit.addresses import require_address, require_interface, require_key, require_uri
+
 REGION_NUMBERS = {
     "cylinder": ("radius", "low end", "high end"),
     "box": ("x low", "y low", "z low", "x high", "y high", "z high"),
@@ -198,6 +200,9 @@ class EpicsSettings:
     controls: bool = True
     """Whether clients may write the controls."""
 
+    def __post_init__(self) -> None:
+        require_interface("epics.interface", self.interface)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiledSettings:
@@ -211,6 +216,8 @@ class TiledSettings:
     """Where records wait while the server is away; empty: a folder in the user's cache."""
 
     def __post_init__(self) -> None:
+        if self.uri:
+            require_uri("tiled.uri", self.uri)
         # Tiled prints addresses with the key in them; here it belongs where nobody shows it.
         parts = urlsplit(self.uri)
         query = parse_qsl(parts.query, keep_blank_values=True)
@@ -219,6 +226,9 @@ class TiledSettings:
             rest = urlencode([(name, value) for name, value in query if name != "api_key"])
             object.__setattr__(self, "uri", parts._replace(query=rest).geturl())
             object.__setattr__(self, "api_key", keys[-1])
+        # A line end comes along when a key is read from a file.
+        object.__setattr__(self, "api_key", self.api_key.strip())
+        require_key("tiled.api_key", self.api_key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +252,10 @@ class ServeSettings:
     kafka_config: str = ""
     """TOML file of further options for Kafka's client, such as `security.protocol` and `sasl.password`. Empty: none."""
 
+    def __post_init__(self) -> None:
+        require_address("serve.publish_address", self.publish_address)
+        require_address("serve.subscribe_address", self.subscribe_address)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BeamlineSettings:
@@ -263,3 +277,8 @@ class BeamlineSettings:
     """Port where the IOCs' pvAccess is looked for on this machine."""
     file_directory: str = ""
     """Folder that the camera's file plugin writes to, as the detector's machine sees it; empty: as its IOC has it."""
+
+    def __post_init__(self) -> None:
+        for name in ("camera", "stage", "shutter"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"beamline.{name} is {getattr(self, name)!r}: give the prefix of its PVs")

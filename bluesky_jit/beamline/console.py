@@ -155,7 +155,7 @@ def subscribe_tiled(engine: RunEngine, settings: Settings) -> tuple[BufferingWra
         catalog = raw_catalog(connect(settings.tiled))
     except Exception as error:
         logger.debug("Tiled refused", exc_info=True)
-        reason = without_key(str(error))
+        reason = without_key(str(error), settings.tiled.api_key)
         return None, None, f"catalog: Tiled at {place} refused ({reason}): runs are not recorded. Check tiled.api_key."
     backup = spill_directory(settings.tiled)
     writer = TiledWriter(catalog, batch_size=BATCH_ROWS, backup_directory=str(backup.with_name(backup.name + "-raw")))

@@ -102,9 +102,8 @@ def show(found: Sequence[Finding], screen: Console) -> None:
         screen.print(line, soft_wrap=True)
     counts = {verdict: sum(each.verdict == verdict for each in found) for verdict in STYLES}
     if counts["problem"]:
-        what = (
-            f"{_number(counts['problem'], 'problem')} and {_number(counts['warning'], 'warning')}: problems come first"
-        )
+        counted = f"{_number(counts['problem'], 'problem')} and {_number(counts['warning'], 'warning')}"
+        what = f"{counted}: see to the problems first"
     elif counts["warning"]:
         what = f"nothing must be done; {_number(counts['warning'], 'warning')} could make it better"
     else:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bluesky_jit.beamline.environment import settings_file
+from bluesky_jit.cli.found_settings import beneath
 from bluesky_jit.settings import Settings, load_settings
 
 BENCH_FAMILIES: dict[str, tuple[str, ...]] = {
@@ -38,13 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run `bluesky-jit`."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    # Such as which kernel was chosen, once a run; other packages tell of their innards there.
+    # Such as which kernel was chosen; other packages tell of their innards there.
     logging.getLogger("bluesky_jit").setLevel(logging.INFO)
     try:
         options.command(options)
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"bluesky-jit: {error}")
     except KeyboardInterrupt:
+        sys.stderr.write("bluesky-jit: interrupted\n")
         sys.exit(130)
 
 
@@ -143,7 +145,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(options: argparse.Namespace, defaults: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
     """Return the settings that a command line asks for; defaults: take the place of the usual ones."""
-    loaded = load_settings(options.settings or settings_file(), defaults=defaults)
+    found = None if options.settings else settings_file()
+    if found and defaults:
+        found, defaults = None, beneath(found, defaults)
+    loaded = load_settings(options.settings or found, defaults=defaults)
     return loaded.changed(changes_of(options.set), origin="--set")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from bluesky_jit.cli.processes import INTERRUPTS
 from bluesky_jit.cli.simulated import SimulatedBeamline, require_sim_devices
 
 WATCH_S = 1.0
@@ -20,16 +21,22 @@ def sim(directory: Path, ioc_options: tuple[str, ...]) -> None:
     require_sim_devices()
     console = Console()
     ended = threading.Event()
+    starting = True
 
     def end(*_: Any) -> None:
+        first = not ended.is_set()
         ended.set()
+        # Nothing is cut short but the start, and that once: what ends it is not.
+        if starting and first:
+            raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGTERM, end)
-    with console.status("starting IOCs and Tiled"):
-        beamline = SimulatedBeamline(directory, ioc_options=ioc_options)
-        beamline.__enter__()
+    for number in INTERRUPTS:
+        signal.signal(number, end)
+    beamline = SimulatedBeamline(directory, ioc_options=ioc_options)
     try:
+        with console.status("starting IOCs and Tiled"):
+            beamline.__enter__()
+        starting = False
         settings = beamline.settings
         # Lines to paste: as they are, however narrow the terminal.
         lines = (
@@ -49,5 +56,6 @@ def sim(directory: Path, ioc_options: tuple[str, ...]) -> None:
                 raise RuntimeError(f"{child.name} has ended: see {child.log}\n{child.tail()}")
     finally:
         beamline.stop()
-        # Nobody shall look for what is gone.
-        beamline.settings_file.unlink(missing_ok=True)
+        if not starting:
+            # Nobody shall look for what is gone.
+            beamline.settings_file.unlink(missing_ok=True)

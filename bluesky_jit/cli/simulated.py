@@ -99,6 +99,8 @@ class SimulatedBeamline:
             self._write_settings()
         except BaseException:
             self.stop()
+            # Nobody shall look for what is gone.
+            self.settings_file.unlink(missing_ok=True)
             raise
         return self
 

@@ -39,22 +39,23 @@ def look(settings: Settings) -> list[Finding]:
     base = tiled.uri.rstrip("/").removesuffix("/api/v1") + "/api/v1/"
     with httpx.Client(base_url=base, headers=headers, timeout=ANSWER_S) as client:
         try:
-            if (refusal := _refusal(client, place, has_key=bool(tiled.api_key))) is not None:
+            if (refusal := _refusal(client, place, key=tiled.api_key)) is not None:
                 return [refusal]
             return [fine(SUBJECT, f"{place} answers and lets results be written to `{JIT}`"), _readback(client)]
         except httpx.HTTPError as error:
-            reason = without_key(str(error)) or type(error).__name__
+            reason = without_key(str(error), tiled.api_key) or type(error).__name__
             return [problem(SUBJECT, f"{place} listens but does not answer ({reason}): is it Tiled? Correct tiled.uri")]
 
 
-def _refusal(client: httpx.Client, place: str, *, has_key: bool) -> Finding | None:
+def _refusal(client: httpx.Client, place: str, *, key: str) -> Finding | None:
     """Ask to write, without saying what: what is allowed is then told from what is not, and nothing is written."""
     answer = client.post("metadata/", json={})
+    detail = without_key(_detail(answer), key)
     if answer.status_code in REFUSED:
-        what = "does not take the key" if has_key else "wants a key to write"
-        return problem(SUBJECT, f"{place} {what}: set tiled.api_key to one that may write ({_detail(answer)})")
+        what = "does not take the key" if key else "wants a key to write"
+        return problem(SUBJECT, f"{place} {what}: set tiled.api_key to one that may write ({detail})")
     if answer.status_code != MALFORMED:
-        told = f"{answer.status_code} ({_detail(answer)})"
+        told = f"{answer.status_code} ({detail})"
         return problem(SUBJECT, f"{place} answers {told}: is it Tiled? Correct tiled.uri")
     return None
 

@@ -120,7 +120,7 @@ class CatchUp:
         except Exception as error:
             # Whatever a server says: the run goes on, and it is asked again.
             self._disconnect()
-            question.reason = without_key(str(error)).partition("\n")[0]
+            question.reason = without_key(str(error), self._settings.api_key).partition("\n")[0]
             logger.debug("Tiled could not be asked for a run that was joined late", exc_info=True)
             record = None
         if record is not None:

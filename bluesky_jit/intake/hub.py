@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections import Counter
@@ -53,15 +54,9 @@ class DocumentHub:
                 self._authenticator = secure_service(self._context, [self._in, self._out], settings.curve_folder)
             # A sender of more is cut off: nothing here may fill the memory.
             self._in.setsockopt(zmq.MAXMSGSIZE, MOST_BYTES + SMALL_DOCUMENT)
-            for each, address in zip((self._in, self._out), addresses.values(), strict=True):
+            for each, (setting, address) in zip((self._in, self._out), addresses.items(), strict=True):
                 each.set_hwm(WAITING_DOCUMENTS)
-                each.bind(f"tcp://{address}")
-        except zmq.ZMQError as error:
-            self.close()
-            raise OSError(
-                f"documents cannot be heard: cannot listen on {' and '.join(addresses.values())} ({error}): is another "
-                "`bluesky-jit serve` running? Set serve.publish_address and serve.subscribe_address to free ports"
-            ) from error
+                _bind(each, setting, address)
         except BaseException:
             self.close()
             raise
@@ -131,3 +126,15 @@ class DocumentHub:
             str(error)[:200],
             self._faults[kind],
         )
+
+
+def _bind(socket: zmq.Socket, setting: str, address: str) -> None:
+    try:
+        socket.bind(f"tcp://{address}")
+    except zmq.ZMQError as error:
+        if error.errno == errno.EADDRINUSE:
+            remedy = f"is another `bluesky-jit serve` running? Set {setting} to a free port"
+        else:
+            remedy = f"set {setting} to an address of this machine and a port that this account may use"
+        reason = zmq.strerror(error.errno or 0)
+        raise OSError(f"documents cannot be heard: cannot listen on {address} ({reason}): {remedy}") from error

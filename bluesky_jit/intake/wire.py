@@ -17,6 +17,7 @@ import numpy as np
 import zmq
 from event_model import DocumentNames
 
+from bluesky_jit.addresses import require_address
 from bluesky_jit.intake.curve import secure_client
 from bluesky_jit.intake.history import CAUGHT_UP, History, size_of
 from bluesky_jit.intake.plain_msgpack import pack, unpack
@@ -71,10 +72,12 @@ class DocumentPublisher:
 
     A service that begins to listen in the middle of a run is sent all that came of it before.
 
+    address: host and port, as in serve.publish_address.
     curve_folder: where its keys are, for a service that has some.
     """
 
     def __init__(self, address: str, *, curve_folder: str = "", most_bytes: int = MOST_BYTES) -> None:
+        require_address("the address to publish to", address)
         self._address = address
         self._name = own_name()
         self._most_bytes = most_bytes

@@ -198,7 +198,8 @@ class TiledSink:
         if self._away:
             return
         self._away = True
-        reason = without_key(f"{type(error).__name__}: {error}").partition("\n")[0][:REASON_LENGTH]
+        reason = without_key(f"{type(error).__name__}: {error}", self._settings.api_key)
+        reason = reason.partition("\n")[0][:REASON_LENGTH]
         self._report(
             Problem(
                 text=f"Tiled at {address(self._settings.uri)} does not take records ({reason}): they wait in "

@@ -149,11 +149,10 @@ def test_a_published_run_gives_slices_on_ca_and_pva(session: Session, streams: d
     assert np.mean(image[inside]) == pytest.approx(np.mean(truth[inside]), rel=0.06)
 
 
-def test_the_log_says_which_kernel_a_run_has(session: Session, streams: dict) -> None:
-    before = session.output.count("INFO backprojection kernel: ")
+def test_the_log_says_once_which_kernel_runs_have(session: Session, streams: dict) -> None:
     with session.publisher() as publisher:
         session.wait_until_finished(emit_run(publisher, streams))
-    assert session.output.count("INFO backprojection kernel: ") == before + 1
+    assert session.output.count("INFO backprojection kernel: ") == 1
     assert "(chosen automatically" in session.output
 
 
@@ -223,8 +222,9 @@ def test_a_second_session_at_the_same_place_says_what_is_wrong(session: Session)
     [
         (["--set", "learn.enabled=yes", "--set", "learn.preset=nosuch"], "learn.preset is 'nosuch'"),
         (["--set", "slices.updates_per_s=0"], "slices.updates_per_s is 0.0"),
-        (["--set", "epics.interface=nowhere"], "'nowhere' does not appear to be an IPv4 or IPv6 address"),
-        (["--set", "serve.publish_address=nowhere"], "cannot listen on nowhere"),
+        (["--set", "epics.interface=nowhere"], "--set: epics.interface is 'nowhere': give the IPv4 address"),
+        (["--set", "serve.publish_address=nowhere"], "--set: serve.publish_address is 'nowhere': give HOST:PORT"),
+        (["--set", "serve.publish_address=192.0.2.1:5577x"], "serve.publish_address is '192.0.2.1:5577x'"),
         (["--set", "serve.publish_address=0.0.0.0:5577"], "is 0.0.0.0:5577, which other machines reach"),
         (["--set", "serve.curve_folder=/nowhere"], "make keys with `bluesky-jit keys FOLDER`"),
         (["--settings", "none.toml"], "settings file none.toml does not exist"),

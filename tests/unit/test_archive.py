@@ -19,6 +19,11 @@ def test_a_message_holds_no_key() -> None:
     assert without_key(text) == "401 for url 'http://tiled:8000/api/v1/?api_key=…&a=b', and again"
 
 
+def test_a_message_holds_no_header_with_a_key_nor_the_key_itself() -> None:
+    assert without_key("Illegal header value b'Apikey secret'") == "Illegal header value b'Apikey …'"
+    assert without_key("the key 'secret' is unknown", "secret") == "the key '…' is unknown"
+
+
 def test_records_of_one_server_wait_in_one_folder(tmp_path) -> None:
     folders = [
         spill_directory(TiledSettings(uri=uri, spill_directory=str(tmp_path)))

@@ -1,6 +1,8 @@
 """Settings: defaults < file < environment < keywords, and clear words for what does not fit."""
 
+import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -53,7 +55,12 @@ def test_text_becomes_the_settings_type() -> None:
         ({"tomo": {"hardening": "1;2"}}, "tomo.hardening is '1;2': give numbers, like"),
         ({"tomo": {"hardening": 1.2}}, "tomo.hardening is 1.2: give numbers, like"),
         ({"tomo": {"turns": "nan"}}, "give a finite number"),
-        ({"epics": {"ca_port": 65536}}, "epics.ca_port is 65536: give a port from 0 to 65535"),
+        ({"epics": {"ca_port": 65536}}, "epics.ca_port is 65536: give a port from 1 to 65535"),
+        ({"epics": {"ca_port": 0}}, "epics.ca_port is 0: give a port from 1 to 65535"),
+        ({"epics": {"pva_port": 65535}}, "epics.pva_port is 65535: give a port from 1 to 65534"),
+        ({"epics": {"interface": "banana"}}, "keywords: epics.interface is 'banana': give the IPv4 address"),
+        ({"beamline": {"camera": ""}}, "beamline.camera is '': give the prefix of its PVs"),
+        ({"beamline": {"stage": " "}}, "beamline.stage is ' ': give the prefix of its PVs"),
     ],
 )
 def test_what_does_not_fit_is_named(changes: dict, words: str) -> None:
@@ -76,6 +83,56 @@ def test_a_key_in_the_address_is_taken_out_of_it() -> None:
     tiled = load_settings(environment={}, tiled={"uri": "http://tiled:8000/api?a=b&api_key=secret"}).tiled
     assert (tiled.uri, tiled.api_key) == ("http://tiled:8000/api?a=b", "secret")
     assert "secret" not in repr(tiled)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("banana", "", "0.0.0.0:*", "*:*", "*:5577", "0.0.0.0:5577 ", "0.0.0.0:5577x", "0.0.0.0:+5577", "h:1\n", ":1"),
+        *(f"127.0.0.1:{port}" for port in (99999, 65536, -1, 0, "", "٥")),
+    ],
+)
+@pytest.mark.parametrize("key", ["publish_address", "subscribe_address"])
+def test_an_address_is_a_host_and_a_port(key: str, address: str) -> None:
+    words = f"serve.{key} is {address!r}: give HOST:PORT with a port from 1 to 65535"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        load_settings(environment={}, serve={key: address})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "0.0.0.0:65535", "beamline-3.example:5577", "localhost:5577"])
+def test_an_address_that_fits_is_taken(address: str) -> None:
+    assert load_settings(environment={}, serve={"publish_address": address}).serve.publish_address == address
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://[bad",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:0",
+        "127.0.0.1:8000",
+        "ftp://tiled",
+        "http://",
+        " http://a",
+        "http://a b",
+        "http://a..b",
+        "http://me:hidden@[bad?api_key=hidden",
+        "http://me:hidden@tiled:x#hidden",
+    ],
+)
+def test_tiled_is_at_a_web_address(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"keywords: tiled.uri is .*: give a server's address") as caught:
+        load_settings(environment={}, tiled={"uri": uri})
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_key_is_what_a_header_can_carry_and_its_fault_does_not_show_it() -> None:
+    assert load_settings(environment={}, tiled={"api_key": " secret\n"}).tiled.api_key == "secret"
+    for key in ("hiddené", "hidden key", "hidden\nkey", "hidden\x7f"):
+        for tiled in ({"api_key": key}, {"uri": f"http://tiled:8000?api_key={quote(key)}"}):
+            with pytest.raises(ValueError, match=r"tiled.api_key holds a blank, or a character that is not") as caught:
+                load_settings(environment={}, tiled=tiled)
+            assert "hidden" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ KERNELS = ("auto", *(candidate.name for candidate in CANDIDATES))
 
 
 def choose(name: str = "auto", pool: Pool | None = None) -> Kernel:
-    """Make the kernel of that name, ready to run, and say in one line of the log which and why.
+    """Make the kernel of that name, ready to run, and say in one line of the log which and why, once a process.
 
     pool: where its tasks run; by default in the calling thread. Raises ValueError for a name that there is not, and for
     a kernel that cannot run here.
@@ -97,9 +98,15 @@ def choose(name: str = "auto", pool: Pool | None = None) -> Kernel:
         if not reason:
             kernel = candidate.make(pool)
             why = "asked for" if name != "auto" else f"chosen automatically{''.join(reasons)}"
-            logger.info("backprojection kernel: %s (%s)", candidate.what.format(kernel=kernel), why)
+            _say(f"{candidate.what.format(kernel=kernel)} ({why})")
             return kernel
         if name != "auto":
             raise ValueError(f"kernel is {name!r} and cannot run here: {reason}; or let kernel be 'auto'")
         reasons.append(f"; not {candidate.name}: {reason}")
     raise RuntimeError(f"no kernel runs here{''.join(reasons)}")
+
+
+@functools.cache
+def _say(which_and_why: str) -> None:
+    """Tell the log, once a process: it is chosen anew for every run."""
+    logger.info("backprojection kernel: %s", which_and_why)

@@ -34,7 +34,7 @@ def test_problems_are_coloured_only_on_a_terminal() -> None:
     [
         ([fine("a", "b")], "all is fine"),
         ([fine("a", "b"), warning("a", "b")], "nothing must be done; 1 warning could make it better"),
-        ([problem("a", "b"), problem("a", "b")], "2 problems and 0 warnings: problems come first"),
+        ([problem("a", "b"), problem("a", "b")], "2 problems and 0 warnings: see to the problems first"),
     ],
 )
 def test_the_last_line_sums_up(found: list[Finding], last: str) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,26 +219,32 @@ def test_only_a_client_with_keys_is_heard(settings: ServeSettings, tmp_path: Pat
             stranger.close()
 
 
-def test_addresses_that_others_reach_need_keys(tmp_path: Path) -> None:
-    for address in ("0.0.0.0:5577", "*:5577", "192.0.2.1:5577", "beamline.example:5577"):
-        with pytest.raises(ValueError, match=r"serve.publish_address is .* which other machines reach"):
-            DocumentHub(ServeSettings(publish_address=address))
+@pytest.mark.parametrize("host", ["0.0.0.0", "0", "127.1", "192.0.2.1", "beamline.example", "localhost.example", "lo"])
+@pytest.mark.parametrize("key", ["publish_address", "subscribe_address"])
+def test_an_address_that_is_not_surely_this_machines_own_needs_keys(key: str, host: str) -> None:
+    with pytest.raises(ValueError, match=rf"serve.{key} is {host}:5577, which other machines reach"):
+        DocumentHub(replace(ServeSettings(), **{key: f"{host}:5577"}))
 
 
-def test_keys_are_secret_and_never_replaced(settings: ServeSettings, tmp_path: Path) -> None:
+def test_an_address_that_is_in_use_and_one_that_is_elsewhere_have_remedies_of_their_own(
+    settings: ServeSettings, tmp_path: Path
+) -> None:
+    with listening(settings), pytest.raises(OSError, match="is another `bluesky-jit serve` running") as caught:
+        DocumentHub(settings)
+    assert f"cannot listen on {settings.publish_address} (Address already in use)" in str(caught.value)
+    assert "Set serve.publish_address to a free port" in str(caught.value)
     make_keys(tmp_path)
-    secret = tmp_path / "service.key_secret"
-    assert secret.stat().st_mode & 0o077 == 0
-    with pytest.raises(FileExistsError, match="remove it, or give another folder"):
-        make_keys(tmp_path)
-    secret.chmod(0o644)
-    with pytest.raises(ValueError, match="can be read by everybody"):
-        DocumentHub(ServeSettings(curve_folder=str(tmp_path), publish_address=settings.publish_address))
+    # 192.0.2.0/24 is for examples: no machine has one of these.
+    elsewhere = replace(settings, subscribe_address="192.0.2.1:5578", curve_folder=str(tmp_path))
+    with pytest.raises(OSError, match=r"set serve.subscribe_address to an address of this machine") as caught:
+        DocumentHub(elsewhere)
+    assert "another" not in str(caught.value)
 
 
-def test_a_folder_without_keys_says_how_to_make_them(settings: ServeSettings, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="make keys with `bluesky-jit keys FOLDER`"):
-        DocumentPublisher(settings.publish_address, curve_folder=str(tmp_path))
+def test_a_publisher_says_what_an_address_is_like() -> None:
+    for address in ("banana", "", "*:5577", "127.0.0.1:0"):
+        with pytest.raises(ValueError, match=r"the address to publish to is .*: give HOST:PORT"):
+            DocumentPublisher(address)
 
 
 @pytest.fixture(autouse=True)

@@ -5,6 +5,7 @@ import sys
 import pytest
 from cuda_on_host import HostDevice
 
+from bluesky_jit.tomo import kernels
 from bluesky_jit.tomo.jobs import ReferenceKernel
 from bluesky_jit.tomo.kernels import choose, cuda
 from bluesky_jit.tomo.kernels.astra import AstraKernel
@@ -14,6 +15,7 @@ from bluesky_jit.tomo.kernels.numba import NumbaKernel
 
 @pytest.fixture
 def messages(caplog):
+    kernels._say.cache_clear()
     caplog.set_level("INFO", logger="bluesky_jit.tomo.kernels")
     return lambda: [record.getMessage() for record in caplog.records]
 
@@ -34,6 +36,16 @@ def test_without_a_gpu_the_cpu_is_chosen_and_the_log_says_why(no_gpu, messages):
     assert isinstance(choose("auto"), NumbaKernel)
     assert messages() == [
         "backprojection kernel: numba on the CPU (chosen automatically; not cuda: no NVIDIA driver on this machine)"
+    ]
+
+
+def test_the_log_says_it_once_a_process(no_gpu, messages):
+    for _ in range(3):
+        choose("auto")
+    choose("reference")
+    assert [text.partition(" (")[0] for text in messages()] == [
+        "backprojection kernel: numba on the CPU",
+        "backprojection kernel: NumPy reference",
     ]
 
 
