@@ -23,7 +23,12 @@ REMEDY = "make keys with `bluesky-jit keys FOLDER`"
 
 def make_keys(folder: Path) -> None:
     """Write the keys of the service and of its clients; raise FileExistsError instead of replacing any."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder} is a file: give a folder for the keys")
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        # Others look for public keys in it, whatever the umask.
+        folder.chmod(0o755)
     for name in (SERVICE, CLIENT):
         for suffix in (PUBLIC, SECRET):
             if (folder / f"{name}{suffix}").exists():
@@ -93,7 +98,8 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
         public, secret = load_certificate(path)
     except PermissionError as error:
         raise ValueError(
-            f"serve.curve_folder: {path} cannot be read by this account: `chown` it to the account, or `chmod` it"
+            f"serve.curve_folder: {path} cannot be read by this account: `chown` it to the account, or `chmod` it or "
+            "its folder"
         ) from error
     except (OSError, ValueError, IndexError) as error:
         # IndexError: a key's name without a key.

@@ -223,15 +223,20 @@ def test_ctrl_c_in_mid_scan_ends_everything(tmp_path: Path, times: int) -> None:
     assert all(path.is_relative_to(demo.cwd / "here") for path in written(tmp_path))
 
 
-def test_ctrl_c_while_it_starts_ends_everything(tmp_path: Path) -> None:
-    demo = Command(tmp_path, "demo", "--data", "here")
+@pytest.mark.parametrize("name", ["demo", "sim"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_it_starts_ends_everything(tmp_path: Path, name: str, number: signal.Signals) -> None:
+    command = Command(tmp_path, name, "--data", "here")
     try:
         wait_for(lambda: len(running(tmp_path)) > 1, what="the first process")
     finally:
-        status = demo.interrupt()
-    assert status == 130, demo.output
-    assert "Traceback" not in demo.output
+        status = command.interrupt(number)
+    assert status == 130, command.output
+    assert "Traceback" not in command.output
+    # It did not wait for everything to be up first.
+    assert "Ctrl-C ends it" not in command.output
     assert not running(tmp_path)
+    assert not (command.cwd / "here" / "settings.toml").exists(), "a console would look for what is gone"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

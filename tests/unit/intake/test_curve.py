@@ -38,7 +38,15 @@ def refusal(settings: ServeSettings) -> str:
     return str(caught.value)
 
 
-def test_everybody_may_read_public_keys_and_nobody_else_a_secret(keys: Path) -> None:
+def test_everybody_may_read_public_keys_and_nobody_else_a_secret(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    # A careful administrator's.
+    before = os.umask(0o077)
+    try:
+        make_keys(keys)
+    finally:
+        os.umask(before)
+    assert keys.stat().st_mode & 0o777 == 0o755
     modes = {path.name: path.stat().st_mode & 0o777 for path in keys.iterdir()}
     public, secret = 0o644, 0o600
     assert modes == {
