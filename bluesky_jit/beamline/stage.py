@@ -13,8 +13,11 @@ from bluesky_jit.beamline.reads import forget_unanswered_reads
 
 logger = logging.getLogger(__name__)
 
+RUN_ON = 1.0
+"""The stage aims this part of the arc beyond it, so that late frames of a camera that does not keep pace still see it
+turning; the scan stops it as soon as it has its frames."""
 RUN_ON_S = 5.0
-"""The stage aims this much time beyond the last exposure, so that a late frame still sees it turning."""
+"""But this much time at least."""
 START_TIMEOUT_S = 10.0
 
 
@@ -115,7 +118,7 @@ class RotationStage(EpicsMotor):
         """Return where to aim: the run-up, the arc, the run-down, and some time more if the limits allow."""
         here = self.angle_deg
         needed = here + turning.arc_deg + 2 * self._run_up_deg(turning)
-        generous = needed + turning.speed_deg_s * RUN_ON_S
+        generous = needed + max(RUN_ON * turning.arc_deg, turning.speed_deg_s * RUN_ON_S)
         low, high = self.limits
         if low >= high:  # no limits, by EPICS's convention
             return generous
