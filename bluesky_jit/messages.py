@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -43,6 +44,8 @@ class RunStop:
     time_s: float
     exit_status: str
     reason: str = ""
+    unlocated: Mapping[FrameKind, int] = field(default_factory=dict)
+    """Frames that documents announced without ever saying where they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from event_model import RunRouter
 
 from bluesky_jit.intake.history import size_of
 from bluesky_jit.intake.late_run import NAMED, LateRun, RecordedRun, references_of
@@ -44,7 +41,6 @@ class JITCallback:
     def __init__(self, session: Receiver, catch_up: CatchUp | None = None) -> None:
         self._session = session
         self._catch_up = catch_up
-        self._router = RunRouter([self._open])
         self._lock = threading.RLock()
         """Documents come from the RunEngine, what was missed of them from another thread."""
         self._runs: dict[str, str] = {}
@@ -108,8 +104,7 @@ class JITCallback:
             if document["uid"] not in self._open_runs:
                 # One that has ended may be played again.
                 self._ended.pop(document["uid"], None)
-                self._start(document["uid"])
-                self._router(name, document)
+                self._start(document)
             return
         references = references_of(name, document)
         run_uid = next((self._runs[uid] for uid in references if uid in self._runs), None)
@@ -174,11 +169,13 @@ class JITCallback:
                 late.over = True
         self._late = [late for late in self._late if not late.over]
 
-    def _start(self, uid: str, late: LateRun | None = None) -> None:
+    def _start(self, document: dict[str, Any], late: LateRun | None = None) -> None:
+        uid = document["uid"]
         self._runs[uid] = uid
-        self._open_runs[uid] = _Run(late=late)
+        self._open_runs[uid] = _Run(intake=RunIntake(self._session), late=late)
         while len(self._open_runs) > MOST_OPEN:
             self._end_oldest()
+        self._open_runs[uid].intake("start", document)
 
     def _end_oldest(self) -> None:
         uid = next(iter(self._open_runs))
@@ -188,10 +185,11 @@ class JITCallback:
 
     def _pass_on(self, late: LateRun, documents: list[Document]) -> None:
         for name, document in documents:
-            if name == "start":
-                self._start(document["uid"], late)
             try:
-                self._hand_on(name, document) if name != "start" else self._router(name, document)
+                if name == "start":
+                    self._start(document, late)
+                else:
+                    self._hand_on(name, document)
             except Exception as error:
                 logger.exception("a document (%s) could not be used", name)
                 self._report_failure(name, error)
@@ -199,18 +197,19 @@ class JITCallback:
             self._late = [each for each in self._late if each is not late]
 
     def _hand_on(self, name: str, document: dict[str, Any]) -> None:
-        """Give a document of a known run to those who read it, and forget the run when it stops."""
+        """Give a document of a known run to its intake, and forget the run when it stops."""
         if name in NAMED and document["uid"] in self._runs:
             return
         run_uid = next(self._runs[uid] for uid in references_of(name, document) if uid in self._runs)
+        intake = self._open_runs[run_uid].intake
         if name == "stop":
             named = {uid for uid, run in self._runs.items() if run == run_uid}
             self._runs = {uid: run for uid, run in self._runs.items() if run != run_uid}
-            self._open_runs.pop(run_uid, None)
+            del self._open_runs[run_uid]
             self._remember_ended(run_uid, named)
         elif name in NAMED:
             self._runs[document["uid"]] = run_uid
-        self._router(name, document)
+        intake(name, document)
 
     def _remember_ended(self, run_uid: str, references: set[str]) -> None:
         self._ended[run_uid or next(iter(references), "")] = references | {run_uid}
@@ -220,13 +219,11 @@ class JITCallback:
     def _report_failure(self, name: str, error: Exception) -> None:
         self._session.submit(Problem(text=f"a document ({name}) could not be used: {error}", severity="MAJOR"))
 
-    def _open(self, name: str, start: Mapping[str, Any]) -> tuple[list[RunIntake], list[Any]]:
-        return [RunIntake(self._session)], []
-
 
 @dataclass(slots=True)
 class _Run:
-    """Remember of an open run which events came, and what was missed of it."""
+    """Remember of an open run who reads its documents, which events came, and what was missed of it."""
 
+    intake: RunIntake
     late: LateRun | None = None
     events: set[Any] = field(default_factory=set)

@@ -27,11 +27,12 @@ from bluesky_jit.intake.foreign_plans import borrowed
 from bluesky_jit.intake.frames import unix_times
 from bluesky_jit.intake.history import CAUGHT_UP
 from bluesky_jit.intake.monitors import FramesInOrder
-from bluesky_jit.intake.streams import StreamColumns
+from bluesky_jit.intake.streams import StreamColumns, Unlocated, numbered_row
 from bluesky_jit.intake.undecided import HeldDocuments
 from bluesky_jit.messages import (
     Asset,
     AssetFrames,
+    FrameKind,
     FrameMessage,
     InlineFrames,
     Problem,
@@ -76,6 +77,7 @@ class RunIntake(DocumentRouter):
         self._streams: dict[str, StreamKeys] = {}
         self._columns: dict[str, StreamColumns] = {}
         self._resources: dict[str, dict[str, Any]] = {}
+        self._unlocated = Unlocated()
         self._datums: dict[str, dict[str, Any]] = {}
         self._rows: dict[str, int] = {}
         self._names: set[str] = set()
@@ -142,7 +144,15 @@ class RunIntake(DocumentRouter):
 
     def stop(self, doc: Any) -> None:
         self._order.release(everything=True)
-        if doc["exit_status"] == "success" and (self._opened or self._pictures_elsewhere):
+        unlocated, resources = self._count_unlocated(), self._unlocated.resources()
+        if unlocated and resources:
+            self._tell(
+                f"{sum(unlocated.values())} frames were announced, and where they are did not come (stream_resource "
+                f"{', '.join(resources)}): they are not in the slices; look at the way that documents take, and replay "
+                "the run from its record",
+                severity="MAJOR",
+            )
+        elif doc["exit_status"] == "success" and (self._opened or self._pictures_elsewhere):
             self._report_what_is_missing()
         if not self._opened:
             return
@@ -152,8 +162,18 @@ class RunIntake(DocumentRouter):
                 time_s=float(doc["time"]),
                 exit_status=str(doc["exit_status"]),
                 reason=str(doc.get("reason", "")),
+                unlocated=unlocated,
             )
         )
+
+    def _count_unlocated(self) -> dict[FrameKind, int]:
+        """Count the announced frames of which nobody knows where they are."""
+        frames: dict[FrameKind, int] = {}
+        for uid, keys in self._streams.items():
+            rows = self._columns[uid].incomplete(self._unlocated.rows_of(uid))
+            if rows:
+                frames[keys.kind] = frames.get(keys.kind, 0) + rows * keys.frames_per_row
+        return frames
 
     def _report_what_is_missing(self) -> None:
         """Say why a run that went well brought no frames, or not all columns of them."""
@@ -187,19 +207,20 @@ class RunIntake(DocumentRouter):
 
     def stream_resource(self, doc: Any) -> None:
         self._resources[doc["uid"]] = doc
+        _call_all(self.stream_datum, [(datum,) for datum in self._unlocated.take(doc["uid"])])
 
     def stream_datum(self, doc: Any) -> None:
-        resource = self._resources[doc["stream_resource"]]
         keys = self._streams.get(doc["descriptor"])
         if keys is None:
             return
+        resource = self._resources.get(doc["stream_resource"])
+        if resource is None:
+            self._unlocated.put(doc)
+            return
         columns = self._columns[doc["descriptor"]]
         first, stop = int(doc["indices"]["start"]), int(doc["indices"]["stop"])
-        # Events count from 1; documents that a RunEngine has not numbered say 0 to 0.
-        numbers = doc.get("seq_nums") or {"start": 0, "stop": 0}
-        numbered = numbers["stop"] - numbers["start"] == stop - first
-        row = int(numbers["start"]) - 1 if numbered else None
-        ready = columns.add(resource["data_key"], streamed_asset(resource, first, stop - first), row)
+        asset = streamed_asset(resource, first, stop - first)
+        ready = columns.add(resource["data_key"], asset, numbered_row(doc))
         for row, assets in ready:
             self._streamed_frames(keys, row, assets)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from bluesky_jit.messages import Asset
 
@@ -21,6 +22,8 @@ class StreamColumns:
         self._seen: dict[tuple[str, str], list[tuple[int, int]]] = {}
         """Which rows of a file came, by column and file: ranges in order."""
         self._counted = dict.fromkeys(self._waiting, 0)
+        self._complete_rows: list[tuple[int, int]] = []
+        """By their number in the stream: ranges in order."""
 
     def add(self, key: str, asset: Asset, row: int | None = None) -> list[tuple[int, dict[str, Asset]]]:
         """Take rows of a column; return (first row in the stream, asset by key) for rows now complete.
@@ -40,8 +43,19 @@ class StreamColumns:
                 end = min(leader.asset.count, rows.begin_in(leader) + rows.asset.count)
                 for at, parts in list(self._complete(leader, begin, end)):
                     ready.append((leader.row + at, {name: part.asset for name, part in parts.items()}))
+                    self._complete_rows[:] = _merged(
+                        [*self._complete_rows, (leader.row + at, leader.row + at + parts[self._first_key].asset.count)]
+                    )
                     self._take(parts)
         return ready
+
+    def incomplete(self, announced: Iterable[tuple[int, int]]) -> int:
+        """Count the rows that some column has, or that are announced without one, and that are not complete."""
+        waiting = [(rows.row, rows.row + rows.asset.count) for column in self._waiting.values() for rows in column]
+        return sum(
+            stop - first - sum(max(0, min(stop, end) - max(first, begin)) for begin, end in self._complete_rows)
+            for first, stop in _merged([*waiting, *announced])
+        )
 
     def waiting(self) -> list[str]:
         """Return the columns whose rows wait for those of others."""
@@ -67,13 +81,7 @@ class StreamColumns:
             at = max(at, stop)
         if at < end:
             new.append((at, end))
-        merged: list[tuple[int, int]] = []
-        for first, stop in sorted([*seen, *new]):
-            if merged and first <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-            else:
-                merged.append((first, stop))
-        seen[:] = merged
+        seen[:] = _merged([*seen, *new])
         return new
 
     def _complete(self, leader: _Rows, begin: int, end: int) -> Iterator[tuple[int, dict[str, _Rows]]]:
@@ -129,3 +137,52 @@ class _Rows:
         begin = min(max(part.asset.first - self.asset.first, 0), count)
         end = min(max(part.asset.first + part.asset.count - self.asset.first, begin), count)
         return [self.part(first, stop - first) for first, stop in ((0, begin), (end, count)) if stop > first]
+
+
+class Unlocated:
+    """Hold stream_datum documents until the resource comes that says where their rows are."""
+
+    def __init__(self) -> None:
+        self._datums: dict[str, list[Mapping[str, Any]]] = {}
+
+    def put(self, datum: Mapping[str, Any]) -> None:
+        self._datums.setdefault(datum["stream_resource"], []).append(datum)
+
+    def take(self, resource_uid: str) -> list[Mapping[str, Any]]:
+        """Return what waited for a resource."""
+        return self._datums.pop(resource_uid, [])
+
+    def resources(self) -> list[str]:
+        """Return the resources that are waited for."""
+        return list(self._datums)
+
+    def rows_of(self, descriptor_uid: str) -> list[tuple[int, int]]:
+        """Return the rows of a stream, by their number in it, that wait."""
+        datums = [datum for waiting in self._datums.values() for datum in waiting]
+        return [rows_of(datum) for datum in datums if datum["descriptor"] == descriptor_uid]
+
+
+def rows_of(datum: Mapping[str, Any]) -> tuple[int, int]:
+    """Return which rows of its stream a datum is about; those of its file where it does not say."""
+    row, n = numbered_row(datum), datum["indices"]["stop"] - datum["indices"]["start"]
+    first = int(datum["indices"]["start"]) if row is None else row
+    return first, first + int(n)
+
+
+def numbered_row(datum: Mapping[str, Any]) -> int | None:
+    """Return the number in its stream of a datum's first row, if it has one."""
+    # Events count from 1; documents that a RunEngine has not numbered say 0 to 0.
+    numbers, indices = datum.get("seq_nums") or {"start": 0, "stop": 0}, datum["indices"]
+    is_numbered = numbers["stop"] - numbers["start"] == indices["stop"] - indices["start"]
+    return int(numbers["start"]) - 1 if is_numbered else None
+
+
+def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the same rows in as few ranges as will do, in order."""
+    merged: list[tuple[int, int]] = []
+    for first, stop in sorted(ranges):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((first, stop))
+    return merged

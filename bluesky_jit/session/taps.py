@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bluesky_jit.messages import InlineFrames, Problem, RunMessage, RunStart, RunStop
@@ -39,9 +40,11 @@ class Taps:
         pv = self._settings.intake.pva
         if pv == OFF:
             return
-        with self._changing:
-            # Now, and not when a run names its PV: who submits that, a RunEngine, would wait for the import.
-            self._follow(pv, lambda: self._tap(pv) if pv else self._connect())
+        # Half a second, for which a RunEngine would wait when it submits the first run that names a PV.
+        import_module("bluesky_jit.intake.pva_tap")
+        if pv:
+            with self._changing:
+                self._follow(pv, lambda: self._tap(pv))
 
     def hear(self, message: RunMessage) -> None:
         """Take note of a run that begins or ends; never raise."""
@@ -70,27 +73,22 @@ class Taps:
             begin()
         except Exception as error:
             # Whatever pvAccess lacks on this machine, files and events have the frames.
-            logger.exception("%s cannot be followed", pv or "pvAccess")
-            self._report(Problem(text=f"{pv or 'pvAccess'} cannot be followed: {error}", run_uid=run_uid))
-
-    def _connect(self) -> Context:
-        # Only where it is needed: it takes half a second to import.
-        from p4p.client.thread import Context
-
-        from bluesky_jit.intake.pva_tap import client_conf
-
-        if self._context is None:
-            self._context = Context("pva", conf=client_conf(self._settings), nt=False)
-        return self._context
+            logger.exception("%s cannot be followed", pv)
+            self._report(Problem(text=f"{pv} cannot be followed: {error}", run_uid=run_uid))
 
     def _tap(self, pv: str) -> PVATap:
-        from bluesky_jit.intake.pva_tap import PVATap
+        from p4p.client.thread import Context
 
+        from bluesky_jit.intake.pva_tap import PVATap, client_conf
+
+        if self._context is None:
+            # Only where a PV is wanted: it goes on looking for its servers.
+            self._context = Context("pva", conf=client_conf(self._settings), nt=False)
         if pv not in self._taps:
             intake = self._settings.intake
             self._taps[pv] = PVATap(
                 pv,
-                self._connect(),
+                self._context,
                 self._submit,
                 report=self._report,
                 angle=intake.pva_angle,

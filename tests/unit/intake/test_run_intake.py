@@ -230,6 +230,66 @@ def test_rows_of_a_stream_wait_for_a_sample_later_than_their_document(tmp_path: 
     assert np.rad2deg(frames.angle_track.at(np.array([NOW_S + 1.0]))) == pytest.approx([10.0])
 
 
+# ── documents that come late or not at all ────────────────────────────────────────────────────────────────────────────
+
+
+def withheld(received: Recorder, key: str, path: Path, *, rows: int = 6) -> tuple[Run, list[Any], list[Any]]:
+    """Emit a run whose stream_resource of one key is kept back; return those of that key, and those that came."""
+    intake = JITCallback(received)
+    kept: list[Any] = []
+    came: list[Any] = []
+
+    def emit(name: str, document: Any) -> None:
+        is_resource = name == "stream_resource"
+        if is_resource:
+            (kept if document["data_key"] == key else came).append(document)
+        if not is_resource or document["data_key"] != key:
+            intake(name, document)
+
+    run = Run(emit, plan_name="my_scan", tomo={"n_angles_per_rotation": 8})
+    keys = {"camera": PICTURE, "theta": DEGREES, "stats": DEGREES}
+    stream = run.stream("primary", **{name: {**value, "external": "STREAM:"} for name, value in keys.items()})
+    for name in keys:
+        dialect_runs.streamed(run, stream, name, path, f"/{name}", range(rows), batch=2)
+    run.emit = intake
+    return run, kept, came
+
+
+@pytest.mark.parametrize("key", ["camera", "theta"])
+def test_rows_wait_for_the_document_that_says_where_they_are(tmp_path: Path, key: str) -> None:
+    received = recorder()
+    run, kept, _ = withheld(received, key, tmp_path / "x.h5")
+    assert received.of(AssetFrames) == []
+    run.emit("stream_resource", kept[0])
+    run.stop()
+    assert [(m.image.first, m.image.count) for m in received.of(AssetFrames)] == [(0, 2), (2, 2), (4, 2)]
+    assert texts(received) == []
+    [stop] = received.of(RunStop)
+    assert stop.unlocated == {}
+
+
+@pytest.mark.parametrize("key", ["camera", "theta"])
+def test_rows_of_which_nobody_says_where_they_are_are_counted_and_the_document_named(tmp_path: Path, key: str) -> None:
+    received = recorder()
+    run, kept, _ = withheld(received, key, tmp_path / "x.h5")
+    run.stop()
+    [stop] = received.of(RunStop)
+    assert stop.unlocated == {"projection": 6}
+    assert (
+        f"6 frames were announced, and where they are did not come (stream_resource {kept[0]['uid']})"
+        in (texts(received)[0])
+    )
+
+
+def test_a_column_that_nobody_wants_is_not_waited_for(tmp_path: Path) -> None:
+    received = recorder()
+    run, _, _ = withheld(received, "stats", tmp_path / "x.h5")
+    run.stop()
+    assert len(received.of(AssetFrames)) == 3
+    [stop] = received.of(RunStop)
+    assert (stop.unlocated, texts(received)) == ({}, [])
+
+
 # ── frames whose angle nobody knows ──────────────────────────────────────────────────────────────────────────────────
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 
@@ -69,15 +70,12 @@ def test_frames_go_to_the_run_that_names_their_pv_until_it_ends(camera: PVACamer
     assert tapped.problems == []
 
 
-def test_who_submits_a_run_does_not_wait_until_pvaccess_is_ready(
-    camera: PVACamera, tapped: Tapped, monkeypatch: pytest.MonkeyPatch
+def test_who_submits_a_run_does_not_wait_until_pvaccess_is_imported(
+    camera: PVACamera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("made in the RunEngine's thread")
-
-    monkeypatch.setattr(p4p.client.thread.Context, "__init__", refuse)
-    tapped.taps.hear(run("a", camera.name))
-    assert tapped.problems == []
+    monkeypatch.delitem(sys.modules, "bluesky_jit.intake.pva_tap", raising=False)
+    Tapped(camera, monkeypatch).taps.close()
+    assert "bluesky_jit.intake.pva_tap" in sys.modules
 
 
 def test_pvaccess_that_cannot_be_used_costs_a_message_and_no_run(
