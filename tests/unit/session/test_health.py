@@ -253,7 +253,7 @@ def test_want_of_memory_for_pairs_is_a_message_and_no_lost_stage(
 
 
 def test_an_intake_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish_stage, "STALE_S", 0.05)
+    monkeypatch.setattr(publish_stage, "HUNG_S", 0.05)
     release = threading.Event()
 
     def hang(*_: Any) -> None:
