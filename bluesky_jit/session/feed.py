@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ from bluesky_jit.session.couplings import Refused
 from bluesky_jit.session.kept_flats import KeptFlats
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.session.stand_ins import StandIns
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.reconstructor import Reconstructor
 
 if TYPE_CHECKING:
@@ -100,14 +102,14 @@ class Feed:
                     self._parts.appendleft(message)
                     self._ready_s = time.monotonic()
                     self._report_waiting(reason)
-                    return
+                    break
                 if not isinstance(message, Refused):
                     self._give_up(message, reason)
             self._blocked = False
             self._session.inbox.release(message)
             self.backlog -= frames_of(message)
             n += frames_of(message)
-        if not self.is_waiting:
+        if not self.has_work:
             self._settle()
 
     def _next(self) -> Waiting:
@@ -125,6 +127,8 @@ class Feed:
         last = run.axis_settled
         if run.reconstruction is not None and (session.inbox.empty or run.stop is not None):
             self._settle_reconstruction(run.reconstruction)
+        if self.is_waiting:
+            return
         if last and not run.settled:
             session.settle_run(run)
         if run.stop is not None and not run.drained:
@@ -135,16 +139,34 @@ class Feed:
 
     def _settle_reconstruction(self, reconstruction: Reconstructor) -> None:
         """Let late darks and flats take effect, and say what limits the slices."""
+        drained = self.run.stop is not None and not self.is_waiting
         try:
-            self._stand_ins.settle(reconstruction)
-            if reconstruction.settle(drained=self.run.stop is not None):
+            self._stand_ins.settle(reconstruction, awaited=self._awaits_flats, drained=drained)
+            if reconstruction.settle(drained=drained):
                 self._session.wake()
-        except (ValueError, MemoryError) as error:
-            # Slices stay as they were, and it is tried again.
-            self._report(str(error), severity="MAJOR")
-        if reconstruction.complete or self.run.stop is not None:
+        except Exception as error:
+            # Slices stay as they were, and it is tried again; whatever a run has brought, the next run comes.
+            if not isinstance(error, (ValueError, MemoryError)):
+                logger.exception("run %s could not be settled", self.run.uid)
+            self._report(str(error) or type(error).__name__, severity="MAJOR")
+        if reconstruction.complete or drained:
             for text in reconstruction.warnings():
                 self._report_once(text)
+
+    @property
+    def _awaits_flats(self) -> bool:
+        """Tell whether flats are to come: this run's own that are announced, or those of the run that it names."""
+        run, lender = self.run, self.run.start.tomo.get("dark_flat_uid")
+        announced = chain(self._parts, (message for _, message in chain(self._tapped, self._waiting)))
+        goes_on = run.stop is None and lender != run.uid and lender in self._session.runs
+        return goes_on or any(message.kind == "flat" for message in announced)
+
+    def borrow(self, dark_flat: DarkFlat) -> None:
+        """Use the darks and flats of the run that is named, now that it has ended."""
+        try:
+            self.run.borrow(dark_flat)
+        except ValueError as error:
+            self._report(str(error))
 
     def _report(self, text: str, *, severity: Severity = "MINOR") -> None:
         self._session.report(Problem(text=text, severity=severity, run_uid=self.run.uid))
@@ -219,7 +241,8 @@ class Feed:
     def _prepare(self, frame_shape: tuple[int, int]) -> None:
         """Make what reconstructs a run, tell the sinks, and then what learns: slices need no learning."""
         run, session = self.run, self._session
-        self._stand_ins.lend(frame_shape)
+        if run.decline_loan(frame_shape):
+            self._report("the darks and flats of the run that was named are of another size: take flats in this run")
         run.prepare(frame_shape)
         # First it is on show, if it is to be: servers show nothing of other runs.
         session.feed_run(run)

@@ -187,8 +187,8 @@ class Intake:
         if run.reconstruction is not None and run.reconstruction.ready:
             self._flats.keep(run.start, run.reconstruction.dark_flat)
             for feed in self._feeds.values():
-                if feed.run.start.tomo.get("dark_flat_uid") == run.uid:
-                    feed.run.borrow(run.reconstruction.dark_flat)
+                if feed.run.start.tomo.get("dark_flat_uid") == run.uid and not feed.run.closed:
+                    feed.borrow(run.reconstruction.dark_flat)
 
     def _leave_out(self, message: Waiting, run: LiveRun | None) -> None:
         """Say that frames came for a run that is not open, and count them where it is still on show."""

@@ -75,8 +75,8 @@ class LiveRun:
         self.closed = False
         """The last slices are on their way to the sinks: written by slices, or without that stage by intake."""
         self._dark_flat = dark_flat
-        self._lender = ""
-        """Whose flats are used, of the same set-up, although this run does not name it."""
+        self.lent = "" if dark_flat is None else f"run {start.tomo['dark_flat_uid']}"
+        """Whose darks and flats were lent; "(borrowed)" are those of a run that this one does not name."""
         self._pool = pool
         self.geometry: Geometry | None = None
         self.corrections = Corrections()
@@ -137,7 +137,7 @@ class LiveRun:
             return "this run"
         if dark_flat.flats_are_estimated:
             return "estimated"
-        return f"run {self._lender} (borrowed)" if self._lender else f"run {self.start.tomo['dark_flat_uid']}"
+        return self.lent
 
     @property
     def stand_in(self) -> str:
@@ -256,24 +256,29 @@ class LiveRun:
         )
 
     def borrow(self, dark_flat: DarkFlat) -> None:
-        """Take another run's darks and flats, which were not all there when this one began, before its first frame."""
+        """Take the darks and flats of the run that is named, which were not all there when this one began.
+
+        They take the place of what stood in for them. Raises ValueError when they do not fit this run's own.
+        """
         if self.reconstruction is None:
             self._dark_flat = dark_flat
+        else:
+            self.reconstruction.borrow(dark_flat)
+        self.lent = f"run {self.start.tomo['dark_flat_uid']}"
 
-    def make_do(self, lender: str, dark_flat: DarkFlat) -> None:
-        """Take the darks and flats of a run of the same set-up until this one has its own, before its first frame."""
-        self._lender, self._dark_flat = lender, dark_flat
+    def make_do(self, reconstruction: Reconstructor, lender: str, dark_flat: DarkFlat) -> None:
+        """Take the darks and flats of a run of the same set-up until this one has its own.
 
-    @property
-    def has_loan(self) -> bool:
-        """Tell whether another run's darks and flats are there to begin with."""
-        return self._dark_flat is not None
+        Raises ValueError when they do not fit this run's own darks.
+        """
+        reconstruction.borrow(dark_flat, unasked=True)
+        self.lent = f"run {lender} (borrowed)"
 
     def decline_loan(self, frame_shape: tuple[int, int]) -> bool:
         """Do without borrowed darks and flats of another size; return whether there were any."""
         if self._dark_flat is None or self._dark_flat.shape == frame_shape:
             return False
-        self._dark_flat = None
+        self._dark_flat, self.lent = None, ""
         return True
 
     def push(self, block: ProjectionBlock) -> None:

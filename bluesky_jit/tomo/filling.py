@@ -6,6 +6,7 @@ import numpy as np
 
 from bluesky_jit.messages import ProjectionBlock
 from bluesky_jit.tomo.arcs import covered_arc
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 from bluesky_jit.tomo.extended import margins_of, widened
 from bluesky_jit.tomo.geometry import Geometry
 from bluesky_jit.tomo.prepare import FrameInfo, Preparation
@@ -57,6 +58,14 @@ class Filling:
             if not dark_flat.ready and self._window.view.filtered:
                 # These darks have shown that the flats had no beam: what was filtered with them is worth nothing.
                 self._window.unfilter()
+
+    def borrow(self, other: DarkFlat, *, unasked: bool) -> None:
+        """Use another run's darks and flats until this one's own come; unasked: nobody has named that run.
+
+        Raises ValueError when they do not fit what this run has.
+        """
+        self._preparation.dark_flat.borrow(other, unasked=unasked)
+        self._stale = True
 
     def take_estimated_flat(self, flat: np.ndarray) -> None:
         """Use an estimate (n_v, n_u) in the place of flats until the first one comes.

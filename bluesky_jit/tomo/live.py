@@ -216,12 +216,21 @@ class FilteredBackprojection:
         else:
             self._filling.take_reference(block)
 
+    def borrow(self, dark_flat: DarkFlat, *, unasked: bool = False) -> None:
+        """Do with another run's darks and last flats where this one has none; unasked: nobody has named that run.
+
+        It belongs to the thread that pushes. Raises ValueError when they do not fit what this run has.
+        """
+        self._filling.borrow(dark_flat, unasked=unasked)
+
     def estimate_flats(self) -> None:
         """Do with an estimate from the projections that have come until flats come.
 
-        It belongs to the thread that pushes. Raises ValueError when the projections show no beam.
+        It belongs to the thread that pushes. Raises ValueError when there are no projections, or they show no beam.
         """
         view = self._window.kept
+        if not len(view):
+            raise ValueError("no projection could be used, so that flats cannot be estimated from them: take flats")
         used = replace(view, slots=view.slots[evenly(len(view))])
         self._filling.take_estimated_flat(
             estimate_flat(lambda rows: self._window.counts_of(used, rows), self._geometry.n_v)

@@ -87,6 +87,10 @@ class Reconstructor(Protocol):
 
     def push(self, block: ProjectionBlock) -> None: ...
 
+    def borrow(self, dark_flat: DarkFlat, *, unasked: bool = False) -> None:
+        """Do with another run's darks and flats where there are none; unasked: nobody has named that run."""
+        ...
+
     def estimate_flats(self) -> None:
         """Do with an estimate from the projections that have come until flats come."""
         ...

@@ -59,15 +59,39 @@ class DarkFlat:
         self.revision = 0
         """Grows whenever references change."""
         self._borrowed_darks = self._borrowed_flats = False
-        self._estimated = False
+        self._estimated = self._unasked = False
+        """What stands in for flats is an estimate; or it is of a run that nobody has named."""
 
     @staticmethod
     def borrowed(other: DarkFlat) -> DarkFlat:
         """Start with the darks and the last flats of another run, each of which gives way to the first of this one."""
-        lent = other.copy()
-        lent._sets = tuple(replace(last, after=0) for last in lent._sets[-1:])
-        lent._borrowed_darks, lent._borrowed_flats = lent.darks > 0, lent.flats > 0
+        lent = DarkFlat(*other.shape, saturation=other._saturation)
+        lent.borrow(other)
         return lent
+
+    def borrow(self, other: DarkFlat, *, unasked: bool = False) -> None:
+        """Take another run's darks and its last flats, each where there are none of this run's own.
+
+        unasked: nobody has named that run; its darks then go with its flats. Raises ValueError, and takes nothing, when
+        they do not fit what this run has.
+        """
+        if other.shape != self.shape:
+            raise ValueError(
+                f"the darks and flats are {other.shape} pixels and the detector {self.shape} (rows, columns): take "
+                "them again with the present region of interest"
+            )
+        own_darks = self.darks > 0 and not self._borrowed_darks
+        own_flats = self.ready and not self._borrowed_flats
+        dark = self._dark if own_darks else other._dark
+        sets = self._sets if own_flats else tuple(replace(last, after=0) for last in other._sets[-1:])
+        for flats in sets:
+            find_dead(dark, flats.mean)
+        if not own_darks:
+            self._dark, self.darks, self._borrowed_darks = dark, other.darks, other.darks > 0
+        if not own_flats:
+            self._sets, self._saturated_flats = sets, other._saturated_flats
+            self._borrowed_flats, self._estimated, self._unasked = bool(sets), False, unasked
+        self._forget()
 
     def copy(self) -> DarkFlat:
         """Return the same darks and flats, for another thread to take references from; each goes on by itself."""
@@ -148,14 +172,15 @@ class DarkFlat:
         """
         find_dead(self._dark, flat)
         self._sets = (FlatSet(mean=flat.astype(np.float32), n=1, after=0, time_s=np.nan),)
-        self._borrowed_flats = self._estimated = True
+        self._borrowed_flats, self._estimated, self._unasked = True, True, False
         self._forget()
 
     def add_darks(self, counts: np.ndarray) -> None:
         """Take darks (n, n_v, n_u) into the mean.
 
         Raises ValueError when they are as bright as the flats. Where the flats had been held against earlier darks,
-        these darks are left out; otherwise the flats are forgotten, and it is not ready until others come.
+        these darks are left out; otherwise the flats are forgotten, and it is not ready until others come. Of flats
+        that are not this run's own nothing is raised: these give way.
         """
         if not len(counts):
             return
@@ -164,9 +189,10 @@ class DarkFlat:
             for flats in self._sets:
                 find_dead(_mean(counts), flats.mean)
         except ValueError as error:
-            if self.darks:
-                raise
-            unfit = error
+            if not self._borrowed_flats:
+                if self.darks and not self._borrowed_darks:
+                    raise
+                unfit = error
             self._sets, self._borrowed_flats, self._saturated_flats = (), False, 0.0
         if self._borrowed_darks:
             self.darks, self._borrowed_darks = 0, False
@@ -184,7 +210,12 @@ class DarkFlat:
         if not len(counts):
             return
         # By themselves: among good flats, those taken with the shutter closed would only lower the mean.
-        find_dead(self._dark, _mean(counts))
+        if self._borrowed_darks and (self._unasked or not _fit(self._dark, _mean(counts))):
+            # A run's own flats are never held against what it may not even have asked for.
+            find_dead(np.zeros_like(self._dark), _mean(counts))
+            self._dark, self.darks, self._borrowed_darks = np.zeros_like(self._dark), 0, False
+        else:
+            find_dead(self._dark, _mean(counts))
         if self._borrowed_flats:
             self._sets, self._borrowed_flats = (), False
         self._require_beam(counts)
@@ -243,6 +274,15 @@ class DarkFlat:
         if not 0 <= part <= 1:
             part = (acquisition + 0.5 - before.after) / (following.after - before.after)
         return first, float(part)
+
+
+def _fit(dark: np.ndarray, flat: np.ndarray) -> bool:
+    """Tell whether flats (n_v, n_u) show a beam above the darks."""
+    try:
+        find_dead(dark, flat)
+    except ValueError:
+        return False
+    return True
 
 
 def _mean(frames: np.ndarray) -> np.ndarray:

@@ -11,10 +11,14 @@ from played_run import PlayedRun
 from simulated_run import ANGLES, GEOMETRY, PHANTOM, TOMO, emit_run, frames
 
 from bluesky_jit import JITCallback, Session
-from bluesky_jit.messages import SessionStatus, Update
+from bluesky_jit.messages import RunStart, SessionStatus, Update
+from bluesky_jit.session.kept_flats import RUNS_KEPT, KeptFlats
 from bluesky_jit.settings import load_settings
+from bluesky_jit.tomo.corrections.darkflat import DarkFlat
 
 SOON_S = 30.0
+SET_UP = {**TOMO, "image_key": "camera_image", "exposure_s": 0.02}
+"""What says enough of a run for the flats of another to do."""
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +57,72 @@ def without_flats(streams: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_a_run_without_flats_is_shown_with_those_of_the_last_run_of_the_same_set_up(
     session: Session, streams: dict
 ) -> None:
-    lender = play(session, streams)
+    lender = play(session, streams, tomo=SET_UP)
     assert (lender.flats, session.status.flats_used) == ("this run", "this run")
-    borrowed = play(session, without_flats(streams))
+    borrowed = play(session, without_flats(streams), tomo=SET_UP)
     assert borrowed.flats == f"run {lender.run_uid} (borrowed)"
     status = session.status
     assert status.flats_used == borrowed.flats
     assert f"has no flats yet: those of run {lender.run_uid} (borrowed) stands in for them" in status.message
     assert status.severity == "MINOR"
     np.testing.assert_allclose(borrowed.image, lender.image, atol=1e-6)
-    again = play(session, without_flats(streams))
+    again = play(session, without_flats(streams), tomo=SET_UP)
     # What is borrowed is not handed on.
     assert again.flats == f"run {lender.run_uid} (borrowed)"
 
 
-@pytest.mark.parametrize("change", [{"exposure_s": 0.5}, {"energy_kev": 30.0}, {"pixel_mm": 0.9}])
-def test_flats_of_another_set_up_are_not_borrowed(session: Session, streams: dict, change: dict[str, float]) -> None:
-    play(session, streams)
-    assert play(session, without_flats(streams), tomo={**TOMO, **change}).flats == "estimated"
+def start(uid: str, **about: Any) -> RunStart:
+    tomo = {key: value for key, value in {**SET_UP, **about}.items() if value is not None}
+    return RunStart(run_uid=uid, scan_id=1, plan_name="", time_s=0.0, tomo=tomo)
 
 
-def test_flats_of_another_size_are_not_borrowed(session: Session, streams: dict) -> None:
-    play(session, streams)
-    small = {name: images[:, :, 4:-4] for name, images in without_flats(streams).items()}
-    assert play(session, small).flats == "estimated"
+def dark_flat(streams: dict[str, np.ndarray]) -> DarkFlat:
+    result = DarkFlat(*streams["flats"].shape[1:])
+    result.add_darks(streams["darks"])
+    result.add_flats(streams["flats"])
+    return result
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exposure_s": 0.5},
+        {"exposure_s": None},
+        {"image_key": "other"},
+        {"image_key": None},
+        {"energy_kev": 30.0},
+        {"pixel_mm": 0.9},
+        {"geometry": "cone"},
+    ],
+)
+def test_flats_are_lent_only_between_runs_that_are_surely_of_the_same_set_up(
+    streams: dict, change: dict[str, Any]
+) -> None:
+    kept = KeptFlats()
+    kept.keep(start("lender"), dark_flat(streams))
+    shape = streams["flats"].shape[1:]
+    assert kept.like(start("same"), shape) is not None
+    assert kept.like(start("same"), (shape[0], shape[1] - 8)) is None
+    assert kept.like(start("other", **change), shape) is None
+    # Nor where both are silent.
+    kept.keep(start("silent", **change), dark_flat(streams))
+    like = kept.like(start("as silent", **change), shape)
+    assert (like is None) == (None in change.values())
+
+
+def test_a_lender_is_kept_while_it_is_used_and_who_borrows_is_not(streams: dict) -> None:
+    kept = KeptFlats()
+    own, borrower = dark_flat(streams), DarkFlat.borrowed(dark_flat(streams))
+    kept.keep(start("lender"), own)
+    for n in range(2 * RUNS_KEPT):
+        assert kept.of("lender") is own
+        kept.keep(start(f"borrower {n}"), borrower)
+        kept.keep(start(f"other {n}", exposure_s=n), own)
+        assert kept.of(f"borrower {n}") is None
+    assert kept.like(start("new"), own.shape) == ("lender", own)
+    for n in range(RUNS_KEPT):
+        kept.keep(start(f"newer {n}", exposure_s=n), own)
+    assert kept.of("lender") is None
 
 
 def test_without_any_flats_the_beam_is_estimated_after_a_turn_and_that_is_told(streams: dict) -> None:

@@ -105,6 +105,11 @@ def test_projections_that_show_no_beam_are_no_flats() -> None:
     assert not made.ready
 
 
+def test_without_projections_there_is_nothing_to_estimate_from() -> None:
+    with pytest.raises(ValueError, match="take flats"):
+        FilteredBackprojection(GEOMETRY, n_projections=N).estimate_flats()
+
+
 def test_of_many_projections_some_are_looked_at_evenly() -> None:
     np.testing.assert_array_equal(evenly(5), np.arange(5))
     some = evenly(10 * MOST_USED)
