@@ -86,6 +86,8 @@ class FrameCount:
     filled: int = 0
     tapped: bool = False
     highest: int = -1
+    unnumbered: bool = False
+    """All frames so far came without the detector's ids, and were given ids in their order."""
     clocks_agree: bool = False
     """A frame's time stamps by the tap and in documents were the same."""
 
@@ -104,6 +106,26 @@ class FrameCount:
             return nearest
         came_here = nearest.by_tap if tapped else nearest.by_documents
         return nearest if not came_here and not self.clocks_agree and apart <= CLOCKS_S else None
+
+    def take_numbers(self, unique_id: int, time_s: float) -> None:
+        """Give frames that came without ids those that the first frame with one tells.
+
+        It was taken before the record of it was stamped: it is the first of those not older, or else the next one.
+        """
+        self.unnumbered = False
+        place = len(self.in_time)
+        if not math.isnan(time_s):
+            place = bisect.bisect_left(self.in_time, time_s - SAME_S, key=lambda entry: entry[0])
+        number = self.in_time[place][2].number if place < len(self.in_time) else self.highest + 1
+        shift = unique_id - number
+        for epoch in self.epochs:
+            epoch.base, epoch.lowest, epoch.highest = epoch.base + shift, epoch.lowest + shift, epoch.highest + shift
+            epoch.announced = None if epoch.announced is None else epoch.announced + shift
+        for frames in self.by_id.values():
+            for frame in frames:
+                frame.unique_id += shift
+        self.by_id = {known + shift: frames for known, frames in self.by_id.items()}
+        self.in_time = [(at_s, known + shift, frame) for at_s, known, frame in self.in_time]
 
     def add(self, unique_id: int, time_s: float) -> Added:
         """Number a new frame by its neighbours in time."""

@@ -151,9 +151,12 @@ class Ledger:
         usable: bool (n,), False for damaged ones; here: False for frames that are whole, but could not be taken in.
         """
         count = self._counts[kind]
-        if unique_ids is None:
-            unique_ids = np.arange(n) + len(count.taken)
         times = np.full(n, np.nan) if frame_times_s is None else frame_times_s
+        if unique_ids is None:
+            count.unnumbered |= not count.taken
+            unique_ids = np.arange(n) + len(count.taken)
+        elif count.unnumbered and n:
+            count.take_numbers(int(unique_ids[0]), float(times[0]))
         acquisition, keep = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
         gaps: list[tuple[int, int]] = []
         late: list[int] = []

@@ -201,10 +201,9 @@ class Feed:
         n = len(refused)
         ids = np.array(refused.unique_ids, dtype=np.int64) if refused.numbered else None
         times_s = np.array(refused.frame_times_s) if refused.numbered else None
-        usable = np.zeros(n, dtype=bool)
-        self.run.frames.ledger.enter(refused.kind, ids, n, times_s, tapped=refused.tapped, usable=usable)
+        self.run.frames.ledger.enter(refused.kind, ids, n, times_s, tapped=refused.tapped, here=False)
 
-    def _push_frames(self, message: FrameMessage) -> None:
+    def _push_frames(self, message: FrameMessage, after: int | None) -> None:
         run, n = self.run, frames_of(message)
         try:
             if isinstance(message, AssetFrames) and not message.image.swmr and run.stop is None:
@@ -282,8 +281,13 @@ class Feed:
         """Say in one sentence why a run that has ended gave no slices, or not of all its frames."""
         run = self.run
         ledger = run.frames.ledger
+        for kind, n in run.stop.unlocated.items() if run.stop else ():
+            ledger.unlocated(kind, n)
         for problem in run.frames.end():
             self._session.report(problem)
+        for n, why in self._unread.values():
+            frames = "1 frame" if n == 1 else f"{n} frames"
+            self._report(f"{frames} could not be read: {why}; they may still be in the file", severity="MAJOR")
         if run.stop is not None and run.stop.exit_status != "success":
             text = f"run {run.uid[:8]} ended as {run.stop.exit_status!r} after {ledger.count('projection')} projections"
             self._report(f"{text}: {run.stop.reason or 'no reason given'}")

@@ -1,6 +1,7 @@
 """The ledger: every frame is numbered once, and what is missing or doubled is named."""
 
 import numpy as np
+import pytest
 
 from bluesky_jit.intake.ledger import Ledger
 from bluesky_jit.messages import FrameKind
@@ -204,3 +205,20 @@ def test_the_figures_can_be_read_while_the_first_frames_of_a_kind_come() -> None
     ledger.enter("flat", np.array([1]), 1)
     ledger.expect("dark", 1)
     assert len(list(counts)) == 2
+
+
+@pytest.mark.parametrize(
+    ("first", "event_delay_s"),
+    [(5000, 0.0), (5000, 0.005), (5000, 0.05), (5003, 0.0)],
+    ids=["overtaken", "stamped a little later", "stamped frames later", "connected late"],
+)
+def test_frames_that_came_without_numbers_before_the_tap_are_the_same_frames(first: int, event_delay_s: float) -> None:
+    times_s = 1e9 + 0.02 * np.arange(10)
+    ledger = Ledger()
+    ledger.enter("projection", None, 3, times_s[:3] + event_delay_s)
+    place = first - 5000
+    arrivals = ledger.enter("projection", np.arange(first, 5010), 10 - place, times_s[place:], tapped=True)
+    assert arrivals.acquisition.tolist() == list(range(place, 10))
+    assert arrivals.keep.tolist() == [False] * (3 - place) + [True] * 7
+    assert (ledger.received, ledger.missing, ledger.tapped, ledger.duplicates) == (10, 0, 10 - place, 0)
+    assert not arrivals.restarted
