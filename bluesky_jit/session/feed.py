@@ -203,7 +203,7 @@ class Feed:
         times_s = np.array(refused.frame_times_s) if refused.numbered else None
         self.run.frames.ledger.enter(refused.kind, ids, n, times_s, tapped=refused.tapped, here=False)
 
-    def _push_frames(self, message: FrameMessage, after: int | None) -> None:
+    def _push_frames(self, message: FrameMessage) -> None:
         run, n = self.run, frames_of(message)
         try:
             if isinstance(message, AssetFrames) and not message.image.swmr and run.stop is None:
@@ -285,9 +285,6 @@ class Feed:
             ledger.unlocated(kind, n)
         for problem in run.frames.end():
             self._session.report(problem)
-        for n, why in self._unread.values():
-            frames = "1 frame" if n == 1 else f"{n} frames"
-            self._report(f"{frames} could not be read: {why}; they may still be in the file", severity="MAJOR")
         if run.stop is not None and run.stop.exit_status != "success":
             text = f"run {run.uid[:8]} ended as {run.stop.exit_status!r} after {ledger.count('projection')} projections"
             self._report(f"{text}: {run.stop.reason or 'no reason given'}")
