@@ -12,6 +12,7 @@ import numpy as np
 
 from bluesky_jit.intake.clocks import EPICS_EPOCH_S, unix_times
 from bluesky_jit.intake.counts import UnusableCounts, as_counts, counted_frames
+from bluesky_jit.intake.hdf5_closed import is_closed
 from bluesky_jit.intake.hdf5_rows import HDF5Rows, is_here, path_of
 from bluesky_jit.intake.held_frames import HeldFrames
 from bluesky_jit.intake.ledger import Arrivals, Ledger
@@ -128,8 +129,18 @@ class RunFrames:
                 )
             )
 
-    def close(self) -> None:
+    def are_closed(self, message: AssetFrames) -> bool:
+        """Tell whether nobody writes to the message's files any more, but those that are made to be read meanwhile."""
+        assets = (message.image, message.angle, message.unique_id, message.frame_time)
+        uris = {asset.uri for asset in assets if asset is not None and not asset.swmr}
+        return all(is_here(uri) and is_closed(path_of(uri)) for uri in uris)
+
+    def close_files(self) -> None:
+        """Close what was opened: a file that its writer opens once more would be read as it was before."""
         self._files.close()
+
+    def close(self) -> None:
+        self.close_files()
         if self._tiled is not None:
             self._tiled.close()
 
