@@ -55,7 +55,9 @@ def connect_now(settings: TiledSettings) -> Any:
         with answering(place):
             return connect(settings)
     except RuntimeError as error:
-        # Tiled's own word for a missing key fills a screen.
+        # Tiled's own word for a missing key, or a wrong one, fills a screen.
+        if settings.api_key:
+            raise OSError(f"Tiled at {place} did not take the key that was given: check tiled.api_key") from error
         raise OSError(f"Tiled at {place} wants a key: give tiled.api_key") from error
 
 

@@ -111,6 +111,7 @@ def tomo_metadata(
     """Return the start document's `tomo` block: how to reconstruct the run. None: not known, take it from settings."""
     return {
         **(tomo_block(geometry) if geometry else {}),
+        "image_key": camera.name,
         "angle_key": camera.angle_key,
         "rotation_axis": stage.name,
         "energy_kev": energy_kev,

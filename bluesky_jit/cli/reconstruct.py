@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bluesky_jit.cli.found_settings import contradictions
 from bluesky_jit.cli.scan_source import Load, find_scan, log_above
 from bluesky_jit.offline.files import require_new
 from bluesky_jit.offline.volume import Volume, reconstruct
 from bluesky_jit.session.workers import Workers, available_cores
+
+logger = logging.getLogger(__name__)
 
 
 def reconstruct_source(source: str, output: Path, load: Load, *, heights_mm: tuple[float, float] | None = None) -> None:
@@ -33,6 +37,8 @@ def reconstruct_source(source: str, output: Path, load: Load, *, heights_mm: tup
             with find_scan(source, settings) as scan:
                 # What a file says of its set-up counts where the settings say nothing.
                 known = load(scan.says)
+                for sentence in contradictions(scan.says, known):
+                    logger.warning("%s: %s", scan.name, sentence)
                 volume = reconstruct(scan, output, known, heights_mm=heights_mm, pool=workers, progress=advance)
         finally:
             if tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from bluesky_jit.cli.found_settings import contradictions
 from bluesky_jit.cli.scan_source import Load, find_scan, log_above
 from bluesky_jit.intake.replay import Rate, order_of, replay
 from bluesky_jit.intake.setup import tomo_block
 from bluesky_jit.intake.stored_scan import StoredScan
 from bluesky_jit.settings import Settings
 from bluesky_jit.settings_sections import TiledSettings
+from bluesky_jit.tomo.corrections.rings import BLOCKS, widest_ring
 
 if TYPE_CHECKING:
     from bluesky_jit.intake.recorded_frames import RecordedScan
@@ -32,6 +35,9 @@ BATCH_FRAMES = 25
 """Frames sent to Tiled at a time: a request takes some 30 ms, whatever it carries."""
 PATCH = 20
 """Rows of a training patch, where the settings name no other (docs/reference/presets.md)."""
+RING_WIDTH = 3
+"""Pixels of the widest ring that is removed by default (docs/how-to/remove-rings-and-retrieve-phase.md). At 9 and more
+TomoPy's tooth gets dark bands of its own."""
 NAMED = 10
 """Frames left out that the console names one by one; the figures name them all."""
 
@@ -89,8 +95,10 @@ class Bars:
 
 def replay_source(source: str, load: Load, play: Play, *, output: Path | None = None) -> None:
     """Play a file, a folder or a run in Tiled; output: a session's folder for pictures and figures."""
-    if play.turns < 1 or play.learn_s < 0:
-        raise ValueError(f"--turns is {play.turns} and --learn {play.learn_s:g}: give 1 or more, and 0 or more")
+    if play.turns < 1:
+        raise ValueError(f"--turns is {play.turns}: give 1 or more")
+    if not 0 <= play.learn_s < math.inf:
+        raise ValueError(f"--learn is {play.learn_s:g}: give a number of seconds, or 0 for no learning afterwards")
     target, settings = play.target, load()
     folder = output or Path("jit-data") / time.strftime("replay-%Y%m%d-%H%M%S")
     if target == "session":
@@ -101,6 +109,10 @@ def replay_source(source: str, load: Load, play: Play, *, output: Path | None = 
     bars = Bars(progress)
     with log_above(progress), find_scan(source, settings) as scan:
         known = load(defaults_of(scan, settings))
+        for sentence in contradictions(scan.says, known):
+            logger.warning("%s: %s", scan.name, sentence)
+        if target == "session" and known.tomo.ring_width and not settings.tomo.ring_width:
+            logger.info("rings are removed, up to %d pixels wide; tomo.ring_width=0 keeps them", known.tomo.ring_width)
         left_out = LeftOut()
         for sentence in scan.lost:
             left_out(f"{sentence}: it is left out")
@@ -127,7 +139,11 @@ def defaults_of(scan: StoredScan | RecordedScan, settings: Settings) -> dict[str
     # Patches of the sample alone are then too few and too alike to tell surely how good the network is: TomoPy's tooth,
     # of two rows, was ready within 600 steps this way, and not within 1600 otherwise.
     few_rows = {"learn": {"region": "field"}} if scan.frame_shape[0] < (settings.learn.patch or PATCH) else {}
-    return {**scan.says, "tomo": {**tomo, **scan.says.get("tomo", {})}, **few_rows}
+    # Both halves of a pair have the same rings: the network would learn to keep them.
+    width = min(RING_WIDTH, widest_ring(scan.frame_shape[1]))
+    enough = min(scan.n_taken, per_turn // 2) >= BLOCKS
+    rings = {"ring_width": width} if width and enough else {}
+    return {**scan.says, "tomo": {**tomo, **rings, **scan.says.get("tomo", {})}, **few_rows}
 
 
 def tomo_of_scan(scan: StoredScan | RecordedScan, settings: Settings) -> dict[str, Any]:
@@ -137,20 +153,29 @@ def tomo_of_scan(scan: StoredScan | RecordedScan, settings: Settings) -> dict[st
     return {**tomo_block(settings.geometry), **energy, **said}
 
 
-def counted(emit: Emit, scan: StoredScan | RecordedScan, turns: int, bars: Bars) -> Emit:
-    """Return `emit` with a bar that counts frames."""
-    counts = scan.counts
-    total = sum(n * (turns if kind == "projection" else 1) for kind, n in counts.items())
-    played = 0
+class Counting:
+    """Pass documents on with a bar that counts frames, those that are left out included."""
 
-    def emit_counted(name: str, document: dict[str, Any]) -> None:
-        nonlocal played
-        emit(name, document)
+    def __init__(
+        self, emit: Emit, scan: StoredScan | RecordedScan, turns: int, bars: Bars, left_out: Callable[[str], None]
+    ) -> None:
+        self._emit, self._bars, self._left_out, self._doing = emit, bars, left_out, scan.called
+        self._total = sum(n * (turns if kind == "projection" else 1) for kind, n in scan.counts.items())
+        self._done = 0
+
+    def __call__(self, name: str, document: dict[str, Any]) -> None:
+        self._emit(name, document)
         if name == "event":
-            played += 1
-            bars.advance(Path(scan.name).name, played, total)
+            self._advance()
 
-    return emit_counted
+    def leave_out(self, sentence: str) -> None:
+        """Count a frame that cannot be used, and pass on why."""
+        self._left_out(sentence)
+        self._advance()
+
+    def _advance(self) -> None:
+        self._done += 1
+        self._bars.advance(self._doing, self._done, self._total)
 
 
 def _play_to_serve(
@@ -166,9 +191,9 @@ def _play_to_serve(
                 f"nobody listens at {settings.serve.publish_address}: start `bluesky-jit serve` with the same settings"
             )
         with _in_step(publisher, settings, play) as emit:
-            counting = counted(emit, scan, play.turns, bars)
+            counting = Counting(emit, scan, play.turns, bars, left_out)
             tomo = tomo_of_scan(scan, settings)
-            uid = replay(scan, counting, tomo=tomo, rate=play.rate, turns=play.turns, told=left_out)
+            uid = replay(scan, counting, tomo=tomo, rate=play.rate, turns=play.turns, told=counting.leave_out)
     finally:
         publisher.close()
     Console().print(f"played as run {uid}", soft_wrap=True)
@@ -187,8 +212,8 @@ def _in_step(emit: Emit, settings: Settings, play: Play) -> Iterator[Emit]:
             "at full speed a service without PVs (epics.enabled) cannot say how many frames it has taken: give a rate, "
             "--rate HZ"
         )
-    with counted_by_pvs(settings) as taken:
-        yield Flow(emit, taken, most=settings.intake.queue_frames // 2)
+    with counted_by_pvs(settings) as (taken, says):
+        yield Flow(emit, taken, most=settings.intake.queue_frames // 2, says=says)
 
 
 def _play_into_tiled(
@@ -209,8 +234,8 @@ def _play_into_tiled(
         with answering(place):
             writer = TiledWriter(raw_catalog(client), batch_size=BATCH_FRAMES)
             tomo = {key: value for key, value in tomo_of_scan(scan, settings).items() if value is not None}
-            counting = counted(writer, scan, play.turns, bars)
-            uid = replay(scan, counting, tomo=tomo, rate=play.rate, turns=play.turns, told=left_out)
+            counting = Counting(writer, scan, play.turns, bars, left_out)
+            uid = replay(scan, counting, tomo=tomo, rate=play.rate, turns=play.turns, told=counting.leave_out)
     finally:
         client.context.close()
     Console().print(f"recorded as run {uid} in Tiled at {place}; bluesky-jit reconstruct {uid[:8]} …", soft_wrap=True)

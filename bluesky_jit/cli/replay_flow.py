@@ -26,9 +26,12 @@ class Flow:
         taken: Taken,
         *,
         most: int,
+        says: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        """Begin; says: what whoever takes the frames has to say, if anything."""
+        self._says = says
         self._emit, self._taken, self._most = emit, taken, max(1, most)
         self._clock, self._sleep = clock, sleep
         self._uid = ""
@@ -56,15 +59,18 @@ class Flow:
                 return
             if self._clock() - since > STUCK_S:
                 raise RuntimeError(
-                    f"{self._sent} frames were sent and {self._known} taken, none of them for {STUCK_S:g} s: look at "
-                    "what the session says"
+                    f"{self._sent} frames were sent and {self._known} taken, none of them for {STUCK_S:g} s: "
+                    f"{self._says() or 'the session does not say why'}"
                 )
             self._sleep(POLL_S)
 
 
 @contextmanager
-def counted_by_pvs(settings: Settings) -> Iterator[Taken]:
-    """Give what a service on this machine says of its frames; raise RuntimeError when its PVs do not answer."""
+def counted_by_pvs(settings: Settings) -> Iterator[tuple[Taken, Callable[[], str]]]:
+    """Give what a service on this machine says of its frames; raise RuntimeError when its PVs do not answer.
+
+    The second of them gives its message to people.
+    """
     from bluesky_jit.cli.watch import Watch
 
     with Watch(settings) as watch:
@@ -79,4 +85,4 @@ def counted_by_pvs(settings: Settings) -> Iterator[Taken]:
             return values["FramesReceived"] + values["FramesLost"] if values["RunUid"] == uid else 0
 
         taken("")
-        yield taken
+        yield taken, lambda: str(watch.values()["Message"] or "")

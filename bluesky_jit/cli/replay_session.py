@@ -6,6 +6,8 @@ import json
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from bluesky_jit.cli.replay_flow import Flow
+from bluesky_jit.cli.replay_learning import learn_on
 from bluesky_jit.intake.callback import JITCallback
 from bluesky_jit.intake.replay import replay
 from bluesky_jit.intake.setup import geometry_of
@@ -34,14 +37,12 @@ SHOWN = "XY"
 ENDED = ("idle", "failed")
 LAST_SLICES_S = 120.0
 """How long the last slices may take, on the slowest machine."""
-LOOK_S = 0.5
-"""Between two looks at how learning goes."""
-EVALUATIONS = 2
-"""Accuracies whose mean tells whether the network still improves: single ones scatter."""
 
 
 def require_new_results(folder: Path) -> None:
-    """Raise FileExistsError where an earlier replay's results would be written over."""
+    """Raise FileExistsError where something else would be written over."""
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"--output {folder} is a file: give a folder")
     for name in (PICTURE, FIGURES):
         if (folder / name).exists():
             raise FileExistsError(f"{folder / name} exists already: give another --output, or remove it first")
@@ -57,7 +58,7 @@ def play_in_session(
     left_out: LeftOut,
 ) -> None:
     """Play a scan, learn on for a while, and write the picture and the figures."""
-    from bluesky_jit.cli.replay import counted
+    from bluesky_jit.cli.replay import Counting
 
     unit = "mm"
     if tomo["pixel_mm"] is None and tomo["geometry"] == "parallel":
@@ -69,11 +70,15 @@ def play_in_session(
             "%s does not tell the pixels' size, nor does geometry.pixel_mm: lengths are in pixels", scan.name
         )
     geometry = geometry_of(tomo, settings.geometry, scan.frame_shape)
-    folder.mkdir(parents=True, exist_ok=True)
     recorded = not isinstance(scan, StoredScan)
-    with Session(_own_settings(settings, recorded=recorded)) as session:
-        flow = Flow(JITCallback(session), lambda uid: _taken(session, uid), most=settings.intake.queue_frames // 2)
-        counting = counted(flow, scan, play.turns, bars)
+    with results_folder(folder), Session(_own_settings(settings, recorded=recorded)) as session:
+        flow = Flow(
+            JITCallback(session),
+            lambda uid: _taken(session, uid),
+            most=settings.intake.queue_frames // 2,
+            says=lambda: session.status.message,
+        )
+        counting = Counting(flow, scan, play.turns, bars, left_out)
         began = time.monotonic()
         lasted = math.nan
 
@@ -83,31 +88,44 @@ def play_in_session(
                 flow.wait()
                 lasted = time.monotonic() - began
                 if settings.learn.enabled and play.learn_s:
-                    _learn_on(session, play.learn_s, bars)
+                    learn_on(session, play.learn_s, bars)
             counting(name, document)
 
         # What comes of a recorded run belongs to it.
         uid = scan.uid if not isinstance(scan, StoredScan) else None
-        uid = replay(scan, emit, tomo=tomo, rate=play.rate, turns=play.turns, uid=uid, told=left_out)
+        uid = replay(scan, emit, tomo=tomo, rate=play.rate, turns=play.turns, uid=uid, told=counting.leave_out)
         if not session.wait_for(lambda status: status.run_uid == uid and status.state in ENDED, LAST_SLICES_S):
             logger.warning("the last slices were not made within %g s", LAST_SLICES_S)
         status = session.status
         raw, denoised = session.latest(SHOWN, "raw"), session.latest(SHOWN, "denoised")
-    bars.stop()
-    denoised = _of_the_same(raw, denoised, status)
-    figures = _figures(scan, geometry, status, raw, denoised, unit, left_out.sentences, lasted)
-    if raw is not None:
-        _draw(raw, denoised, status, geometry, scan.name, unit, folder / PICTURE)
-        figures["picture"] = PICTURE
-    (folder / FIGURES).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
+        bars.stop()
+        denoised = _of_the_same(raw, denoised, status)
+        figures = _figures(scan, geometry, status, raw, denoised, unit, left_out.sentences, lasted)
+        if raw is not None:
+            _draw(raw, denoised, status, geometry, scan.called, unit, folder / PICTURE)
+            figures["picture"] = PICTURE
+        (folder / FIGURES).write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
     _tell(figures, folder, Console())
     if raw is None:
-        raise RuntimeError(f"no slice came out: {status.message or 'the session does not say why'}")
+        raise RuntimeError(f"no slice came out: {figures['message'] or 'the session does not say why'}")
+
+
+@contextmanager
+def results_folder(folder: Path) -> Iterator[None]:
+    """Make a folder at once, for later would be too late to learn that it cannot be; leave none that stays empty."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for place in made:
+            if not any(place.iterdir()):
+                place.rmdir()
 
 
 def _own_settings(settings: Settings, *, recorded: bool) -> Settings:
     """Return the settings of a session that nobody watches: no PVs, and records only beside those of the run itself."""
-    changes: dict[str, dict[str, Any]] = {"epics": {"enabled": False}, "intake": {"angle_key": ""}}
+    changes: dict[str, dict[str, Any]] = {"epics": {"enabled": False}, "intake": {"angle_key": "", "pva": "off"}}
     if not recorded:
         changes["tiled"] = {"uri": ""}
     return settings.changed(changes)
@@ -118,34 +136,6 @@ def _taken(session: Session, uid: str) -> int:
     if status.state == "failed":
         raise RuntimeError(f"the session has failed: {status.message}")
     return status.frames_received + status.frames_lost if status.run_uid == uid else 0
-
-
-def _learn_on(session: Session, seconds: float, bars: Bars) -> None:
-    """Let the session learn from what has come until it is ready and improves no more; its run has not ended yet."""
-    began = time.monotonic()
-    since_ready: list[float] = []
-    while True:
-        learning, run = session.status.learning, session.run
-        if run is None or run.learning_problem or not run.reconstruction or not run.reconstruction.ready:
-            return
-        done = time.monotonic() - began
-        note = "" if math.isnan(learning.held_out) else f", accuracy {learning.held_out:.2f}"
-        bars.advance("learning", round(min(done, seconds)), round(seconds), note)
-        if not learning.ready:
-            since_ready.clear()
-        elif not since_ready or learning.held_out != since_ready[-1]:
-            since_ready.append(learning.held_out)
-        # The noise of so few projections would be learned by heart.
-        if done >= seconds or not still_improves(since_ready):
-            return
-        if session.wait_for(lambda status: status.state == "failed", min(LOOK_S, seconds - done)):
-            return
-
-
-def still_improves(accuracies: list[float]) -> bool:
-    """Tell whether the last accuracies are lower than those before, or too few to tell."""
-    newest, before = accuracies[-EVALUATIONS:], accuracies[-2 * EVALUATIONS : -EVALUATIONS]
-    return len(before) < EVALUATIONS or sum(newest) < sum(before)
 
 
 def _of_the_same(raw: Update | None, denoised: Update | None, status: SessionStatus) -> Update | None:
@@ -198,9 +188,17 @@ def _figures(
                 *("accuracy", "held_out", "unseen", "whole_slice", "residual_verdict"),
             )
         },
-        "message": status.message,
+        "message": _not_used(left_out) or status.message,
     }
     return _without_nan(found)
+
+
+def _not_used(left_out: list[str]) -> str:
+    """Say how many frames the file has and the slices have not; the session can only say that they never came."""
+    if not left_out:
+        return ""
+    frames = "a frame" if len(left_out) == 1 else f"{len(left_out)} frames"
+    return f"{frames} could not be used: {left_out[0]}{' …' if len(left_out) > 1 else ''}"
 
 
 def _axis_column(geometry: Geometry, offset_mm: float) -> float:
@@ -239,7 +237,7 @@ def _draw(
         titles=titles,
         unit=unit,
     )
-    compared.draw(path, f"{Path(name).name}, axis at column {_axis_column(geometry, raw.axis_offset_mm):.2f}")
+    compared.draw(path, f"{name}, axis at column {_axis_column(geometry, raw.axis_offset_mm):.2f}")
 
 
 def _tell(figures: dict[str, Any], folder: Path, console: Console) -> None:

@@ -36,6 +36,10 @@ ANGLE_SCALES = {
     "radians": 1.0,
 }
 
+ANGLES, UNIQUE_IDS = ("angle", "theta"), ("unique_id", "uniqueid")
+FRAME_TIMES = ("frame_time", "timestamp", "timestamps", "_time")
+"""How the names of data keys end, the surest first."""
+COLUMNS = (*ANGLES, *UNIQUE_IDS, *FRAME_TIMES)
 NO_CLOCK = ("zebra_time",)
 """Keys that look like time stamps and count from the beginning of a sweep."""
 
@@ -99,11 +103,11 @@ def read_stream(
     name = str(descriptor.get("name", "primary"))
     kind = STREAM_KINDS.get(name)
     data_keys = descriptor["data_keys"]
-    image = image_key(data_keys)
+    image = image_key(data_keys, named=str(tomo.get("image_key") or ""))
     if kind is None or not image:
         return None
     shape = tuple(int(n) for n in data_keys[image]["shape"])
-    angle = "" if kind != "projection" else _angle_key(data_keys, tomo, start, settings)
+    angle = "" if kind != "projection" else _angle_key(data_keys, tomo, start, settings, camera=image)
     return StreamKeys(
         stream=name,
         names=tuple(sorted(data_keys)),
@@ -116,8 +120,8 @@ def read_stream(
         angle_scale=_angle_scale(data_keys[angle], settings) if angle else 1.0,
         angles_per_row=math.prod(int(n or 1) for n in data_keys[angle].get("shape", ())) if angle else 1,
         angle_external=str(data_keys[angle].get("external", "")) if angle else "",
-        unique_id=_key_ending(data_keys, "unique_id", "uniqueid"),
-        frame_time=_key_ending(data_keys, "frame_time", "timestamp", "timestamps", "_time"),
+        unique_id=_key_ending(data_keys, *UNIQUE_IDS),
+        frame_time=_key_ending(data_keys, *FRAME_TIMES),
     )
 
 
@@ -169,13 +173,23 @@ def even_steps_rad(
     return numbers * (2 * math.pi / float(per_turn))
 
 
-def image_key(data_keys: Mapping[str, Any]) -> str:
-    """Return the first key whose values are pictures: two or more dimensions, each longer than one."""
-    for name, key in data_keys.items():
-        shape = [n for n in key.get("shape", ()) if n is not None]
-        if len(shape) >= 2 and min(shape[-2:]) > 1:
-            return name
-    return ""
+def image_key(data_keys: Mapping[str, Any], *, named: str = "") -> str:
+    """Return the key whose values are pictures: the one that the run names, or else the first that looks like one.
+
+    That is one whose last two dimensions are longer than one, or where no key is so, a single row of pixels.
+    """
+    shapes = {name: [n for n in key.get("shape", ()) if n is not None] for name, key in data_keys.items()}
+    flat = {name: shape[-2:] for name, shape in shapes.items() if len(shape) > 1}
+    if named in flat:
+        return named
+    pictures = (name for name, shape in flat.items() if min(shape) > 1)
+    rows = (name for name, (n_v, n_u) in flat.items() if n_v == 1 < n_u and not _is_column(name, data_keys[name]))
+    return next(pictures, "") or next(rows, "")
+
+
+def _is_column(name: str, data_key: Mapping[str, Any]) -> bool:
+    """Tell whether a key holds angles, or numbers about frames."""
+    return _turns(data_key) or name.lower().endswith(COLUMNS)
 
 
 def asked_angle_key(tomo: Mapping[str, Any], settings: IntakeSettings) -> str:
@@ -184,7 +198,12 @@ def asked_angle_key(tomo: Mapping[str, Any], settings: IntakeSettings) -> str:
 
 
 def _angle_key(
-    data_keys: Mapping[str, Any], tomo: Mapping[str, Any], start: Mapping[str, Any], settings: IntakeSettings
+    data_keys: Mapping[str, Any],
+    tomo: Mapping[str, Any],
+    start: Mapping[str, Any],
+    settings: IntakeSettings,
+    *,
+    camera: str = "",
 ) -> str:
     asked = asked_angle_key(tomo, settings)
     if asked:
@@ -195,13 +214,9 @@ def _angle_key(
     if turning:
         return turning[0]
     # An attribute of the frame before what another device recorded.
-    camera = image_key(data_keys).removesuffix("_image")
+    camera = camera.removesuffix("_image")
     own = {name: key for name, key in data_keys.items() if camera and name.startswith(camera)}
-    return (
-        _key_ending(own, "angle", "theta")
-        or _key_ending(data_keys, "angle", "theta")
-        or (motors[0] if len(motors) == 1 else "")
-    )
+    return _key_ending(own, *ANGLES) or _key_ending(data_keys, *ANGLES) or (motors[0] if len(motors) == 1 else "")
 
 
 def _turns(data_key: Mapping[str, Any]) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -28,6 +30,20 @@ LENGTHS_MM: Mapping[str, float] = {
 }
 ENERGIES_KEV: Mapping[str, float] = {"ev": 1e-3, "kev": 1.0, "mev": 1e3}
 TIMES_S: Mapping[str, float] = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6}
+
+
+def open_file(path: Path) -> h5py.File:
+    """Open a file to read; raise FileNotFoundError, or ValueError for what is no whole HDF5 file."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: check the path") from None
+    except OSError as error:
+        if wanted := re.search(r"truncated file.*stored_eof = (\d+)", str(error)):
+            raise ValueError(
+                f"{path} is cut off ({path.stat().st_size} of {wanted[1]} bytes): copy it again"
+            ) from error
+        raise ValueError(f"{path} is no HDF5 file: {error}") from error
 
 
 def quantity(
@@ -61,7 +77,12 @@ def text(file: h5py.File, name: str) -> str:
 def angles_rad(dataset: h5py.Dataset) -> np.ndarray:
     """Return angles (n,); in degrees unless the dataset says otherwise."""
     scale = ANGLE_SCALES.get(_unit(dataset), ANGLE_SCALES["deg"])
-    return np.asarray(dataset[()], dtype=np.float64).ravel() * scale
+    try:
+        return np.asarray(dataset[()], dtype=np.float64).ravel() * scale
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{dataset.name} of {dataset.file.filename} holds no angles ({error}): numbers are wanted"
+        ) from error
 
 
 def settings_of(**sections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

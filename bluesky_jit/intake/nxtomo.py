@@ -15,6 +15,7 @@ from bluesky_jit.intake.hdf5_values import (
     LENGTHS_MM,
     TIMES_S,
     angles_rad,
+    open_file,
     quantity,
     settings_of,
     text,
@@ -62,7 +63,7 @@ def read_nxtomo(path: Path, file: h5py.File, group: str, wish: AngleWish) -> Sto
     store = _images(file, group)
     if store is None:
         raise ValueError(f"{path} has image keys in {group} but no images beside them{_missing_link(file, group)}")
-    with h5py.File(store.path, "r", locking=False) as images:
+    with open_file(store.path) as images:
         data: Any = images[store.dataset]
         shape = tuple(int(n) for n in data.shape)
     if len(shape) != 3:
@@ -117,7 +118,7 @@ def _images(file: h5py.File, group: str) -> HDF5Frames | None:
         # Folders are often flattened when scans are copied.
         beside = path.parent / Path(link.filename).name
         if beside.is_file():
-            with h5py.File(beside, "r", locking=False) as images:
+            with open_file(beside) as images:
                 if isinstance(images.get(link.path), h5py.Dataset):
                     return HDF5Frames(path=beside, dataset=link.path)
     return None

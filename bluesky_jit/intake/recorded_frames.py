@@ -76,6 +76,11 @@ class RecordedScan:
         return f"run {self.uid} in Tiled at {self.place}"
 
     @property
+    def called(self) -> str:
+        """Return a short name for people."""
+        return f"run {self.uid[:8]}"
+
+    @property
     def n_projections(self) -> int:
         return len(self.frames["projection"])
 

@@ -85,7 +85,7 @@ def replay(
             "scan_id": 0,
             "replayed_from": scan.name,
             "num_points": turns * scan.n_taken,
-            "tomo": {**tomo, **order, "angle_key": ANGLE},
+            "tomo": {**tomo, **order, "image_key": IMAGE, "angle_key": ANGLE},
         },
     )
     emit("start", run.start_doc)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
-
 from bluesky_jit.intake.angle_unit import require_radians
 from bluesky_jit.intake.data_exchange import is_data_exchange, read_data_exchange
 from bluesky_jit.intake.flexray import is_flexray, read_flexray
+from bluesky_jit.intake.hdf5_values import open_file
 from bluesky_jit.intake.nxtomo import AngleWish, find_nxtomo, read_nxtomo
 from bluesky_jit.intake.stored_scan import StoredScan
 from bluesky_jit.settings import Settings
@@ -33,13 +32,7 @@ def _flexray(path: Path) -> StoredScan:
 
 
 def _hdf5(path: Path, wish: AngleWish) -> StoredScan:
-    try:
-        file = h5py.File(path, "r", locking=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist: check the path") from None
-    except OSError as error:
-        raise ValueError(f"{path} is no HDF5 file: {error}") from error
-    with file:
+    with open_file(path) as file:
         if is_data_exchange(file):
             return read_data_exchange(path, file)
         group = find_nxtomo(file)

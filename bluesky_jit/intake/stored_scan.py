@@ -104,6 +104,11 @@ class StoredScan:
         return str(self.path)
 
     @property
+    def called(self) -> str:
+        """Return a short name for people."""
+        return self.path.name
+
+    @property
     def tomo(self) -> Mapping[str, Any]:
         """Return what a run would say in its `tomo` block; the set-up is in `says`, which settings come before."""
         return {} if self.exposure_s is None else {"exposure_s": self.exposure_s}

@@ -66,8 +66,8 @@ def _no_darks(dark_flat: DarkFlat, n_projections: int) -> str:
     if not (dark_flat.assumes_no_dark and n_projections):
         return ""
     return (
-        "no darks came, so a dark of 0 counts is assumed and attenuation is too low: take darks with the shutter "
-        "closed (tomo_scan(darks=10))"
+        "no darks came, so a dark of 0 counts is assumed and attenuation is too low: take darks, which are frames "
+        "with the shutter closed"
     )
 
 

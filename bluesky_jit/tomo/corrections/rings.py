@@ -26,6 +26,11 @@ USUAL = 3.0
 are normally distributed, and hardly ever two at mirrored places."""
 
 
+def widest_ring(n_u: int) -> int:
+    """Return the width in pixels of the widest ring that can be told from the sample on a detector of n_u columns."""
+    return n_u // (2 * SMOOTHING + 1)
+
+
 class RingEstimate:
     """Estimate each pixel's stripe from the line integrals of `projections` frames, a turn or more, again and again.
 
@@ -53,10 +58,10 @@ class RingEstimate:
         width: pixels of the widest ring; period_rad: the arc that shows everything once, which the sectors share;
         axis_u: column of the axis' image, None for none.
         """
-        if not 1 <= width <= n_u // (2 * SMOOTHING + 1):
+        if not 1 <= width <= widest_ring(n_u):
             raise ValueError(
-                f"width is {width} pixels and the detector {n_u} wide: give a width of 1 to "
-                f"{n_u // (2 * SMOOTHING + 1)}, or leave rings in"
+                f"width is {width} pixels and the detector {n_u} wide: give a width of 1 to {widest_ring(n_u)}, or "
+                "leave rings in"
             )
         if projections < BLOCKS:
             raise ValueError(f"projections is {projections}: rings need a turn of at least {BLOCKS} projections")

@@ -23,8 +23,15 @@ class Taker:
         self.now_s += seconds
         self.taken = min(self.sent, self.taken + self.each_time)
 
-    def flow(self, most: int) -> Flow:
-        return Flow(self.emit, lambda uid: self.taken, most=most, clock=lambda: self.now_s, sleep=self.sleep)
+    def flow(self, most: int, says: str = "") -> Flow:
+        return Flow(
+            self.emit,
+            lambda uid: self.taken,
+            most=most,
+            says=lambda: says,
+            clock=lambda: self.now_s,
+            sleep=self.sleep,
+        )
 
 
 def test_no_more_than_so_many_frames_are_on_the_way() -> None:
@@ -45,12 +52,13 @@ def test_documents_without_frames_wait_for_nothing() -> None:
     assert taker.now_s == 0
 
 
-def test_frames_that_nobody_takes_are_given_up() -> None:
+@pytest.mark.parametrize(("says", "why"), [("the disk is full", "the disk is full"), ("", "does not say why")])
+def test_frames_that_nobody_takes_are_given_up_with_what_the_session_says(says: str, why: str) -> None:
     taker = Taker(0)
-    flow = taker.flow(2)
+    flow = taker.flow(2, says)
     flow("start", {"uid": "a"})
     flow("event", {})
     flow("event", {})
-    with pytest.raises(RuntimeError, match="2 frames were sent and 0 taken"):
+    with pytest.raises(RuntimeError, match=f"2 frames were sent and 0 taken, none of them for 60 s: .*{why}"):
         flow("event", {})
     assert taker.now_s == pytest.approx(STUCK_S, abs=1.0)

@@ -184,3 +184,35 @@ def test_the_key_that_is_asked_for_is_found_in_any_stream_but_the_baseline() -> 
     assert read_monitor(descriptor("sensors", theta={"units": "rad"}), {}, {}, intake) == ("theta", 1.0)
     assert read_monitor(descriptor("baseline", theta={"units": "rad"}), {}, {}, intake) is None
     assert read_monitor(descriptor("rot_monitor", rot={"units": "deg"}), {}, {}, intake) is None
+
+
+ROW = {"dtype": "array", "shape": [1, 64]}
+
+
+@pytest.mark.parametrize(
+    ("keys", "named", "image"),
+    [
+        ({"camera": ROW}, "", "camera"),
+        ({"camera": {"dtype": "array", "shape": [1, 1, 64]}}, "", "camera"),
+        # A picture before a row, and before either what the run names.
+        ({"spectrum": ROW, "camera": PICTURE}, "", "camera"),
+        ({"camera": PICTURE, "line": ROW}, "line", "line"),
+        ({"camera": PICTURE, "viewer": PICTURE}, "viewer", "viewer"),
+        ({"camera": PICTURE}, "elsewhere", "camera"),
+        # Columns of numbers about frames are no row of pixels.
+        ({"stage": {**ROW, "units": "deg"}}, "", ""),
+        ({"camera_theta": ROW, "camera_unique_id": ROW, "camera_timestamps": ROW}, "", ""),
+        ({"temperature": {"dtype": "array", "shape": [64]}}, "", ""),
+    ],
+)
+def test_the_run_names_its_frames_or_else_they_are_what_looks_like_them(
+    keys: dict[str, dict[str, Any]], named: str, image: str
+) -> None:
+    found = read_stream(descriptor("primary", **keys), {"image_key": named}, {}, DEFAULT.intake)
+    assert (found.image if found else "") == image
+
+
+def test_frames_of_one_row_keep_their_shape() -> None:
+    found = read_stream(descriptor("primary", camera={"dtype": "array", "shape": [5, 1, 64]}), {}, {}, DEFAULT.intake)
+    assert found is not None
+    assert (found.frame_shape, found.frames_per_row) == ((1, 64), 5)

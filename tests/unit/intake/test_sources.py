@@ -326,3 +326,21 @@ def test_the_setting_names_the_angles_that_a_file_calls_otherwise(tmp_path: Path
     assert np.rad2deg(found.angles_rad) == pytest.approx([0, 0.1, 0.2])
     with pytest.raises(ValueError, match=r"has no zebra, neither in .*: correct intake\.angle_key"):
         open_scan(path, load_settings(environment={}, intake={"angle_key": "zebra"}))
+
+
+def test_a_file_that_was_copied_in_part_says_how_much_of_it_is_here(tmp_path: Path) -> None:
+    path = tmp_path / "scan.nxs"
+    nxtomo(path, [2, 1, *[0] * 200])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"is cut off \\({len(whole) // 2} of {len(whole)} bytes\\): copy it again"):
+        open_scan(path)
+
+
+def test_angles_that_are_words_are_named_with_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file["exchange/data"] = np.ones((2, 4, 5), np.uint16)
+        file["exchange/theta"] = ["north", "south"]
+    with pytest.raises(ValueError, match=r"/exchange/theta of .*scan\.h5 holds no angles"):
+        open_scan(path)
