@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import shutil
 import socket
 import threading
 import time
@@ -23,6 +24,11 @@ logger = logging.getLogger(__name__)
 
 QUEUE = 256
 """Documents that may wait for the disk; beyond it, updates are left out."""
+MANY = 64
+"""Documents that wait on disk while Tiled is away, or too slow."""
+LEAST_FREE = 0.05
+LEAST_FREE_BYTES = 10e9
+"""Waiting records leave that part of their disk free, or so much where that is less: others write there, too."""
 REACH_S = 2.0
 RETRY_S = 1.0
 LONGEST_RETRY_S = 30.0
@@ -131,11 +137,22 @@ class TiledSink:
         while (item := self._queue.get()) is not None:
             record, (name, document) = item
             try:
-                record.add(name, document)
+                if name == "event" and self._is_nearly_full:
+                    self._drop("is nearly full")
+                else:
+                    record.add(name, document)
             except OSError as error:
                 self._drop(f"takes nothing ({error})")
             with self._changed:
                 self._changed.notify_all()
+
+    @property
+    def _is_nearly_full(self) -> bool:
+        """Tell whether no more documents are to wait on disk: a run's start and stop always may."""
+        if self.waiting < MANY:
+            return False
+        usage = shutil.disk_usage(self._directory)
+        return usage.free < min(LEAST_FREE * usage.total, LEAST_FREE_BYTES)
 
     def _drop(self, why: str) -> None:
         self.dropped += 1
