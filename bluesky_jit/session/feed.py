@@ -205,9 +205,12 @@ class Feed:
 
     def _push_frames(self, message: FrameMessage) -> None:
         run, n = self.run, frames_of(message)
+        early = False
         try:
             if isinstance(message, AssetFrames) and not message.image.swmr and run.stop is None:
-                # Rows of a file that is being written without SWMR may read as zeros.
+                # Rows of a file that is being written without SWMR may read as zeros. Darks and flats are done sooner.
+                early = message.kind != "projection" and run.frames.are_closed(message)
+            if isinstance(message, AssetFrames) and not (message.image.swmr or run.stop or early):
                 raise FramesNotReady(f"{message.image.uri} is written without SWMR: it is read when the run has ended")
             block = run.frames.frames(message)
             n = len(block)
@@ -233,6 +236,8 @@ class Feed:
             self._report(text, severity="MAJOR")
             return
         finally:
+            if early:
+                run.frames.close_files()
             for problem in run.frames.troubles.take():
                 self._session.report(problem)
         self._session.feed_run(run)
