@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,12 @@ def test_frames_that_are_left_out_count_in_the_bar(tmp_path: Path) -> None:
     assert seen[-1] == ("scan.h5", 64, 64)
 
 
-def test_rings_are_removed_unless_somebody_says_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rings_are_removed_unless_somebody_says_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     """A pixel that sees a tenth too little draws a ring, which both halves of a pair would have."""
+    # As the command line has it.
+    caplog.set_level(logging.INFO, logger="bluesky_jit")
     frames = one_row()
     frames[:, :, 36] = np.rint(frames[:, :, 36] * 0.9)
     path = data_exchange(tmp_path / "scan.h5", frames)
