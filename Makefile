@@ -12,8 +12,9 @@ export OMP_NUM_THREADS ?= 1
 demo: $(READY)  ## The whole beamline in one command, about 90 seconds
 	$(BIN)/bluesky-jit demo $(ARGS)
 
-test: $(READY)  ## All tests
-	$(BIN)/pytest $(ARGS)
+test: $(READY)  ## All tests: those with real processes one by one, then the others, two at a time
+	$(BIN)/pytest tests/system tests/hardware $(ARGS)
+	$(BIN)/pytest tests/unit --numprocesses 2 $(ARGS)
 
 lint: $(READY)  ## ruff, pyright and the import contracts
 	$(BIN)/ruff check .
