@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from itertools import chain
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bluesky_jit.intake.angle_unit import WrongAngleUnit
-from bluesky_jit.intake.frames import FramesNotReady, UnusableCounts, part_of_message, split_message
+from bluesky_jit.intake.frames import FramesNotReady, UnusableCounts, part_of_message
 from bluesky_jit.messages import AssetFrames, FrameMessage, Problem, RunOpened, RunStop, Severity
 from bluesky_jit.session.couplings import Refused
+from bluesky_jit.session.frame_queues import FRAMES_AT_ONCE, FrameQueue, FrameQueues, Waiting
 from bluesky_jit.session.kept_flats import KeptFlats
 from bluesky_jit.session.run import LiveRun
 from bluesky_jit.session.stand_ins import StandIns
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from bluesky_jit.session.wiring import Session
 
 logger = logging.getLogger(__name__)
-
-Waiting = FrameMessage | Refused
-
-FRAMES_AT_ONCE = 32
-"""Frames read at a time: a long sweep never fills the memory, nor does it keep other runs waiting."""
 
 
 class Feed:
@@ -41,84 +36,76 @@ class Feed:
         self.heard_s = time.monotonic()
         """When the run began, or a message of it last came."""
         self._session = session
-        self._tapped: deque[tuple[float, Waiting]] = deque()
-        self._waiting: deque[tuple[float, Waiting]] = deque()
-        """Messages whose frames nobody has begun to read, and when they came."""
-        self._parts: deque[Waiting] = deque()
-        """What is left of the message that is being read."""
+        self.queues = FrameQueues()
         self.backlog = 0
         """Frames that wait to be used."""
-        self._ready_s = 0.0
-        """When the next frames were last not in their file yet."""
-        self._patient_since_s = self._told_s = time.monotonic()
-        self._blocked = False
-        """The next frames are not in their file yet."""
+        self._ended_s = 0.0
+        """When the run's end was told."""
+        self._unread: dict[str, tuple[int, str]] = {}
+        """How many frames of each kind could not be read, and why the first of them could not."""
 
     @property
     def has_work(self) -> bool:
         """Tell whether there are frames to be read that do not wait for their file."""
-        return bool(self._tapped) or (bool(self._parts or self._waiting) and not self._blocked)
+        return self.queues.has_work
 
     @property
     def is_waiting(self) -> bool:
         """Tell whether there are frames to be read."""
-        return bool(self._tapped or self._parts or self._waiting)
+        return bool(self.queues)
 
     @property
     def lag_s(self) -> float:
-        """Return for how long frames have waited that nobody has begun to read and that could be read."""
-        came_s = [queue[0][0] for queue in (self._tapped, () if self._blocked else self._waiting) if queue]
-        return time.monotonic() - max(min(came_s), self._ready_s) if came_s else 0.0
+        """Return how far behind the run this is: what is read after its end is late for nothing."""
+        return 0.0 if self.run.stop is not None else self.queues.lag_s
 
     def take(self, message: Waiting) -> None:
         """Take a message about frames, to be read in its turn."""
         self.heard_s = time.monotonic()
         self.backlog += frames_of(message)
-        if not isinstance(message, AssetFrames) and message.tapped:
-            # Not behind those that wait for their file: what the tap brings need not be read there.
-            self._tapped.append((self.heard_s, message))
-            return
-        if not (self._parts or self._waiting):
-            self._patient_since_s = self._told_s = self.heard_s
-        self._waiting.append((self.heard_s, message))
+        self.queues.add(message)
 
     def end(self, stop: RunStop) -> None:
         """Let the run end once its frames are read."""
         self.run.stop = stop
-        self._patient_since_s = time.monotonic()
+        self._ended_s = time.monotonic()
+
+    def clear(self) -> list[Waiting]:
+        """Take all messages that wait, without reading them."""
+        self.backlog = 0
+        return list(self.queues.clear())
 
     def read(self) -> None:
         """Read the next frames, as many as are read at once; after a run's last ones it is drained."""
-        n = 0
-        while self.is_waiting and n < FRAMES_AT_ONCE and not self._session.stopping.is_set():
+        n, blocked = 0, []
+        while n < FRAMES_AT_ONCE and not self._session.stopping.is_set():
+            queue = self.queues.next(besides=blocked)
+            if queue is None:
+                break
             # First of all: what fails in an unforeseen way is not tried again.
-            message = self._next()
+            message, after = self.queues.take(queue, self._projections)
             try:
-                self._push(message)
-                self._patient_since_s = self._told_s = time.monotonic()
+                self._push(message, after)
+                queue.move()
             except FramesNotReady as reason:
-                self._blocked = not self._patience_is_over
-                if self._blocked:
-                    self._parts.appendleft(message)
-                    self._ready_s = time.monotonic()
-                    self._report_waiting(reason)
-                    break
+                if not self._patience_is_over(queue):
+                    queue.put_back(message)
+                    blocked.append(queue)
+                    self._report_waiting(queue, message, reason)
+                    continue
                 if not isinstance(message, Refused):
-                    self._give_up(message, reason)
-            self._blocked = False
+                    self._give_up(message, after, reason)
             self._session.inbox.release(message)
             self.backlog -= frames_of(message)
             n += frames_of(message)
         if not self.has_work:
             self._settle()
 
-    def _next(self) -> Waiting:
-        if self._tapped:
-            return self._tapped.popleft()[1]
-        if not self._parts:
-            _, message = self._waiting.popleft()
-            self._parts.extend([message] if isinstance(message, Refused) else split_message(message, FRAMES_AT_ONCE))
-        return self._parts.popleft()
+    @property
+    def _projections(self) -> int:
+        """Return how many projections have been taken."""
+        newest = self.run.reconstruction.newest if self.run.reconstruction else None
+        return 0 if newest is None else newest + 1
 
     def _settle(self) -> None:
         """Let what came late take effect, and end the run when nothing more will come."""
@@ -157,9 +144,8 @@ class Feed:
     def _awaits_flats(self) -> bool:
         """Tell whether flats are to come: this run's own that are announced, or those of the run that it names."""
         run, lender = self.run, self.run.start.tomo.get("dark_flat_uid")
-        announced = chain(self._parts, (message for _, message in chain(self._tapped, self._waiting)))
         goes_on = run.stop is None and lender != run.uid and lender in self._session.runs
-        return goes_on or any(message.kind == "flat" for message in announced)
+        return goes_on or self.queues.bring("flat")
 
     def borrow(self, dark_flat: DarkFlat) -> None:
         """Use the darks and flats of the run that is named, now that it has ended."""
@@ -176,25 +162,25 @@ class Feed:
             self.run.told.add(text)
             self._report(text)
 
-    def _report_waiting(self, reason: FramesNotReady) -> None:
+    def _report_waiting(self, queue: FrameQueue, message: Waiting, reason: FramesNotReady) -> None:
         """Say during the run already that its frames do not appear."""
         patience_s = self._session.settings.intake.file_patience_s
-        if time.monotonic() - self._told_s > patience_s:
+        if not queue.told and time.monotonic() - queue.moved_s > patience_s:
+            queue.told = True
             self._report(
-                f"no frame could be read for {patience_s:g} s: {reason}; going on trying until the run has ended"
+                f"no {message.kind} could be read for {patience_s:g} s: {reason}; going on trying until the run has "
+                "ended"
             )
-            self._told_s = time.monotonic()
 
-    @property
-    def _patience_is_over(self) -> bool:
+    def _patience_is_over(self, queue: FrameQueue) -> bool:
         patience_s = self._session.settings.intake.file_patience_s
-        return self.run.stop is not None and time.monotonic() - self._patient_since_s > patience_s
+        return self.run.stop is not None and time.monotonic() - max(queue.moved_s, self._ended_s) > patience_s
 
-    def _push(self, message: Waiting) -> None:
+    def _push(self, message: Waiting, after: int | None) -> None:
         if isinstance(message, Refused):
             self._note(message)
         else:
-            self._push_frames(message)
+            self._push_frames(message, after)
 
     def _note(self, refused: Refused) -> None:
         """Enter frames in the ledger that are not here: they are lost, unless the run's records bring them."""
@@ -203,7 +189,7 @@ class Feed:
         times_s = np.array(refused.frame_times_s) if refused.numbered else None
         self.run.frames.ledger.enter(refused.kind, ids, n, times_s, tapped=refused.tapped, here=False)
 
-    def _push_frames(self, message: FrameMessage) -> None:
+    def _push_frames(self, message: FrameMessage, after: int | None) -> None:
         run, n = self.run, frames_of(message)
         early = False
         try:
@@ -217,7 +203,7 @@ class Feed:
             if n and run.geometry is None:
                 self._prepare((block.counts.shape[1], block.counts.shape[2]))
             if n:
-                run.push(block)
+                run.push(replace(block, after=after) if block.after is None else block)
         except FramesNotReady:
             raise
         except (UnusableCounts, WrongAngleUnit) as error:
@@ -240,7 +226,8 @@ class Feed:
                 run.frames.close_files()
             for problem in run.frames.troubles.take():
                 self._session.report(problem)
-        self._session.feed_run(run)
+        if n:
+            self._session.feed_run(run)
 
     def _prepare(self, frame_shape: tuple[int, int]) -> None:
         """Make what reconstructs a run, tell the sinks, and then what learns: slices need no learning."""
@@ -268,19 +255,18 @@ class Feed:
                 run.learning_problem = f"nothing is learned here, slices stay raw: {str(error) or 'no memory'}"
                 self._report(run.learning_problem)
 
-    def _give_up(self, message: FrameMessage, reason: FramesNotReady) -> None:
+    def _give_up(self, message: FrameMessage, after: int | None, reason: FramesNotReady) -> None:
         """Take the rows that can be read, one by one, now that the rest will not come any more."""
         unread = 0
         for row in range(frames_of(message)):
             try:
-                self._push_frames(part_of_message(message, row, 1))
+                self._push_frames(part_of_message(message, row, 1), after)
             except FramesNotReady:
                 unread += 1
-        ledger = self.run.frames.ledger
-        ledger.give_up(message.kind, unread)
+        self.run.frames.ledger.give_up(message.kind, unread)
         if unread:
-            text = f"{ledger.unread} frames could not be read: {reason}; they may still be in the file"
-            self._report(text, severity="MAJOR")
+            n, why = self._unread.get(message.kind, (0, str(reason)))
+            self._unread[message.kind] = n + unread, why
 
     def _check_frames(self) -> None:
         """Say in one sentence why a run that has ended gave no slices, or not of all its frames."""
@@ -290,6 +276,9 @@ class Feed:
             ledger.unlocated(kind, n)
         for problem in run.frames.end():
             self._session.report(problem)
+        for n, why in self._unread.values():
+            frames = "1 frame" if n == 1 else f"{n} frames"
+            self._report(f"{frames} could not be read: {why}; they may still be in the file", severity="MAJOR")
         if run.stop is not None and run.stop.exit_status != "success":
             text = f"run {run.uid[:8]} ended as {run.stop.exit_status!r} after {ledger.count('projection')} projections"
             self._report(f"{text}: {run.stop.reason or 'no reason given'}")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from bluesky_jit.messages import Problem, RunMessage, RunStart, RunStop
 from bluesky_jit.session.couplings import Backlog, Refused
-from bluesky_jit.session.feed import Feed, Waiting, frames_of
+from bluesky_jit.session.feed import Feed, frames_of
+from bluesky_jit.session.frame_queues import Waiting
 from bluesky_jit.session.kept_flats import RUNS_KEPT, KeptFlats
 from bluesky_jit.session.run import LiveRun
 
@@ -29,6 +30,8 @@ BEHIND = (
     "frames wait to be used: until they are, slices are updated less often, and then training waits (Shed: and Backlog "
     "count); if it lasts, take frames more slowly or of fewer pixels, show smaller slices, or give more cores"
 )
+HELD_BACK = 0.25
+"""Part of the inbox' room for frames from events that those of a run that waits may take: a burst has the rest."""
 ENDED_KEPT = 64
 """Runs of which it is known that they have ended, for frames that come too late."""
 
@@ -146,14 +149,16 @@ class Intake:
     def _is_held_back(self, feed: Feed) -> bool:
         """Tell whether a run's first frames wait until those that ended before it began have their last slices.
 
-        They would share memory and cores with a run that is over, and people would not see how it ended.
+        They would share memory and cores with a run that is over, and people would not see how it ended. A run that
+        only waits for a file has neither, and frames that come in events have room for a while only.
         """
-        if feed.run.reconstruction is not None:
+        if feed.run.reconstruction is not None or self._session.inbox.fill > HELD_BACK:
             return False
         for other in self._feeds.values():
             if other is feed:
                 return False
-            if other.run.stop is not None and other.run.uid not in self._ended:
+            only_waits = other.is_waiting and not other.has_work
+            if other.run.stop is not None and other.run.uid not in self._ended and not only_waits:
                 return True
         return False
 
@@ -176,6 +181,8 @@ class Intake:
             if run.closed and run.uid in session.runs:
                 self._keep_dark_flat(run)
                 self._ended[run.uid] = run.stop.reason if run.stop else ""
+                for message in feed.clear():
+                    self._leave_out(message, run)
                 session.forget_run(run)
             if run.closed and run is not session.run:
                 del self._feeds[run.uid]

@@ -209,8 +209,6 @@ def test_a_pause_before_a_file_appears_is_no_reason_for_alarm(tmp_path: Path) ->
     intake = Intake(session)
     intake.handle(RunStart(run_uid="r", scan_id=1, plan_name="", time_s=0.0, tomo=TOMO))
     feed = intake._feeds["r"]
-    feed._patient_since_s -= 100.0
-    feed._told_s -= 100.0
     image = Asset(uri=f"file://localhost{tmp_path}/later.h5", dataset="/data", first=0, count=1, swmr=True)
     message = AssetFrames(
         run_uid="r",
@@ -224,12 +222,14 @@ def test_a_pause_before_a_file_appears_is_no_reason_for_alarm(tmp_path: Path) ->
         angle_source="same stream",
         document_time_s=0.0,
     )
+    darks = feed.queues.of(message)
+    darks.moved_s -= 100.0
     intake.handle(message)
     intake.step()
     assert session.status.message == ""
-    feed._told_s -= 100.0
+    darks.moved_s -= 100.0
     intake.step()
-    assert "no frame could be read for 60 s" in session.status.message
+    assert "no dark could be read for 60 s" in session.status.message
     assert "later.h5" in session.status.message
 
 

@@ -14,6 +14,7 @@ from simulated_run import ANGLES, TOMO, emit_run, frames
 from bluesky_jit import JITCallback, Session
 from bluesky_jit.messages import Asset, AssetFrames, RunStart, SessionStatus
 from bluesky_jit.publish import table
+from bluesky_jit.session.feed import Feed
 from bluesky_jit.session.intake_stage import Intake
 from bluesky_jit.session.shedding import BEHIND_S, FALL_S, HALF, RISE_S, SLOWDOWN, Shedding
 from bluesky_jit.settings import load_settings
@@ -114,13 +115,19 @@ class Unstarted:
         self.intake.step()
 
 
+def age(feed: Feed, seconds: float) -> None:
+    """Let the flats of a run have waited for longer."""
+    for entry in feed.queues._flats:
+        entry.came_s -= seconds
+
+
 def test_the_backlog_counts_frames_that_have_come_and_how_long_they_have_waited(streams: dict) -> None:
     bench = Unstarted()
     run = PlayedRun(bench.callback)
     run.frames("flats", streams["flats"])
     bench.take()
     feed = bench.intake._feeds[run.uid]
-    feed._waiting = type(feed._waiting)((came_s - 5.0, message) for came_s, message in feed._waiting)
+    age(feed, 5.0)
     bench.intake._look_at_backlog()
     status = bench.session.status
     assert status.backlog == len(streams["flats"])
@@ -162,7 +169,7 @@ def test_frames_that_wait_for_their_file_are_no_reason_to_leave_anything_undone(
     bench.take()
     bench.intake.step()
     feed = bench.intake._feeds["filed"]
-    feed._waiting = type(feed._waiting)((came_s - 100.0, message) for came_s, message in feed._waiting)
+    age(feed, 100.0)
     bench.intake._look_at_backlog()
     assert (bench.session.status.backlog, bench.session.status.lag_s, feed.lag_s) == (80, 0.0, 0.0)
     with h5py.File(tmp_path / "later.h5", "w", libver="latest") as file:
