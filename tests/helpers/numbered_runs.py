@@ -105,16 +105,21 @@ class Delivered:
 
     uid: str
     frames: dict[FrameKind, set[int]] = field(default_factory=lambda: {kind: set() for kind in NUMBERS})
+    announced: dict[FrameKind, set[int]] = field(default_factory=lambda: {kind: set() for kind in NUMBERS})
+    """Those of which any document told that a file has them."""
     stopped: bool = False
 
     @property
     def known_lost(self) -> int:
-        """Count the frames that are known to be lost: gaps in the detector's count, and projections to come."""
+        """Count the frames known to be lost: gaps in the detector's count, what was announced, projections to come."""
         gaps = {
             kind: max(numbers) + 1 - min(numbers) - len(numbers) for kind, numbers in self.frames.items() if numbers
         }
-        to_come = NUMBERS["projection"] - len(self.frames["projection"])
-        return sum(gaps.values()) if not self.stopped else gaps.get("dark", 0) + gaps.get("flat", 0) + to_come
+        if not self.stopped:
+            return sum(gaps.values())
+        others: tuple[FrameKind, ...] = ("dark", "flat")
+        unread = sum(max(gaps.get(kind, 0), len(self.announced[kind] - self.frames[kind])) for kind in others)
+        return unread + NUMBERS["projection"] - len(self.frames["projection"])
 
 
 def delivered(documents: Iterable[tuple[str, Any]]) -> list[Delivered]:
@@ -124,7 +129,26 @@ def delivered(documents: Iterable[tuple[str, Any]]) -> list[Delivered]:
     kind_of: dict[str, FrameKind] = {}
     key_of: dict[str, str] = {}
     columns: dict[tuple[str, str], set[int]] = {}
+    unlocated: dict[str, list[dict[str, Any]]] = {}
     kinds = {name: kind for kind, name in STREAMS.items()}
+
+    def take(datum: dict[str, Any]) -> None:
+        """Take rows of a column; those of a file that is not known yet wait for it."""
+        stream = datum["descriptor"]
+        run, kind = runs[run_of[stream]], kind_of[stream]
+        frames, announced = run.frames[kind], run.announced[kind]
+        rows = range(datum["indices"]["start"], datum["indices"]["stop"])
+        # An angle that no dark or flat needs need not come.
+        needed = [key for key in COLUMNS if key != "camera_angle" or kind == "projection"]
+        key = key_of.get(datum["stream_resource"])
+        if key is None:
+            unlocated.setdefault(datum["stream_resource"], []).append(datum)
+        if key is None or key in needed:
+            announced.update(rows)
+        if key is not None:
+            columns.setdefault((stream, key), set()).update(rows)
+            frames.update(set.intersection(*(columns.get((stream, each), set()) for each in needed)))
+
     for name, document in documents:
         if name == "start":
             runs.setdefault(document["uid"], Delivered(uid=document["uid"]))
@@ -136,19 +160,16 @@ def delivered(documents: Iterable[tuple[str, Any]]) -> list[Delivered]:
                 kind_of[document["uid"]] = kinds[document["name"]]
             else:
                 key_of[document["uid"]] = document["data_key"]
+                for datum in unlocated.pop(document["uid"], []):
+                    take(datum)
         elif name in ("event", "stream_datum") and document["descriptor"] in kind_of:
-            stream = document["descriptor"]
-            run = runs[run_of[stream]]
-            if run.stopped or (name == "stream_datum" and document["stream_resource"] not in key_of):
+            run = runs[run_of[document["descriptor"]]]
+            if run.stopped:
                 continue
             if name == "event":
-                run.frames[kind_of[stream]].add(document["seq_num"] - 1)
-                continue
-            rows = range(document["indices"]["start"], document["indices"]["stop"])
-            columns.setdefault((stream, key_of[document["stream_resource"]]), set()).update(rows)
-            # An angle that no dark or flat needs need not come.
-            needed = [key for key in COLUMNS if key != "camera_angle" or kind_of[stream] == "projection"]
-            run.frames[kind_of[stream]] = set.intersection(*(columns.get((stream, key), set()) for key in needed))
+                run.frames[kind_of[document["descriptor"]]].add(document["seq_num"] - 1)
+            else:
+                take(document)
     return list(runs.values())
 
 
