@@ -7,7 +7,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import tifffile
 import zarr
+from zarr.core.sync import cleanup_resources
 
 FORMATS = {".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".nxs": "hdf5", ".tif": "tiff", ".tiff": "tiff"}
 DATASET = "volume"
@@ -63,6 +64,11 @@ def volume_file(
             planes.flush()
             del planes
     except BaseException:
+        if kind == "zarr":
+            # Its own thread would finish a write that was interrupted here, after the folder has gone; one that does
+            # not end in time must not hide what this is about.
+            with suppress(RuntimeError):
+                cleanup_resources()
         _remove(part)
         raise
     part.rename(path)
