@@ -7,7 +7,9 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +17,6 @@ import h5py
 import numpy as np
 import tifffile
 import zarr
-from zarr.core.sync import cleanup_resources
 
 FORMATS = {".zarr": "zarr", ".h5": "hdf5", ".hdf5": "hdf5", ".nxs": "hdf5", ".tif": "tiff", ".tiff": "tiff"}
 DATASET = "volume"
@@ -27,6 +28,17 @@ class Planes(Protocol):
     """Take planes of a volume (nz, ny, nx), in any order."""
 
     def __setitem__(self, key: slice, value: np.ndarray) -> None: ...
+
+
+class _ZarrPlanes:
+    """Planes of a Zarr array, written by another thread while this one waits."""
+
+    def __init__(self, array: Planes, writer: Executor) -> None:
+        self._array = array
+        self._writer = writer
+
+    def __setitem__(self, key: slice, value: np.ndarray) -> None:
+        self._writer.submit(self._array.__setitem__, key, value).result()
 
 
 @contextmanager
@@ -46,7 +58,11 @@ def volume_file(
     chunks = (1, min(CHUNK, shape[1]), min(CHUNK, shape[2]))
     try:
         if kind == "zarr":
-            yield zarr.create_array(store=part, shape=shape, chunks=chunks, dtype="float32", attributes=described)  # pyright: ignore[reportReturnType]
+            with ThreadPoolExecutor(1, thread_name_prefix="zarr") as writer:
+                # Zarr's own threads finish what an interrupted call began. This one takes no interrupt, and has ended
+                # before the folder goes.
+                create = partial(zarr.create_array, part, shape=shape, chunks=chunks, dtype="float32")
+                yield _ZarrPlanes(writer.submit(create, attributes=described).result(), writer)  # pyright: ignore[reportArgumentType]
         elif kind == "hdf5":
             with h5py.File(part, "w") as file:
                 dataset = file.create_dataset(DATASET, shape=shape, dtype="float32", chunks=chunks)
@@ -64,11 +80,6 @@ def volume_file(
             planes.flush()
             del planes
     except BaseException:
-        if kind == "zarr":
-            # Its own thread would finish a write that was interrupted here, after the folder has gone; one that does
-            # not end in time must not hide what this is about.
-            with suppress(RuntimeError):
-                cleanup_resources()
         _remove(part)
         raise
     part.rename(path)

@@ -155,6 +155,7 @@ def test_documents_of_a_scan(scanned: Beamline, subtests: pytest.Subtests) -> No
         assert start["tomo"] == {
             "geometry": "cone",
             "angle_key": "camera_angle",
+            "image_key": "camera",
             "rotation_axis": "stage",
             "axis_offset_mm": 0.0,
             "axis_tilt_rad": 0.0,
@@ -282,7 +283,8 @@ def test_part_of_a_turn_says_how_far_it_goes_and_is_weighted_as_it_comes(beamlin
         assert run.reconstruction.warnings() == ()
         assert update is not None
         assert update.angles.count == 42
-        assert np.rad2deg(update.angles.arc_rad) == pytest.approx(252, abs=1)
+        # Within half a step of 6 degrees: at 20 ms a frame, the simulated trigger is a few milliseconds early or late.
+        assert np.rad2deg(update.angles.arc_rad) == pytest.approx(252, abs=3)
 
 
 # ── what goes wrong ──────────────────────────────────────────────────────────────────────────────────────────────────

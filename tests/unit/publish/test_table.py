@@ -43,6 +43,11 @@ def test_every_row_has_a_name_of_its_own_and_a_help_text():
         assert len(set(names)) == len(names)
 
 
+def test_a_state_and_its_run_are_posted_after_what_they_speak_of():
+    # Sinks post in the table's order: who sees the uid and "idle" may read the run's counts at once.
+    assert [row.name for row in table.rows("scalar")][-2:] == ["ReconStatus", "RunUid"]
+
+
 def test_every_scalar_can_be_read_from_a_status_in_its_type():
     types = {"float": float, "int": int, "bool": bool, "str": str, "text": str}
     for row in table.rows("scalar"):
