@@ -13,7 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from tiled.client import from_uri
+from tiled.client import from_context, from_uri
+from tiled.client.context import Context
 from tiled.client.utils import ClientError
 from tiled.structures.core import Spec
 
@@ -46,19 +47,63 @@ def listens(uri: str) -> bool:
         return False
 
 
-def connect_now(settings: TiledSettings) -> Any:
-    """Return a Tiled client; raise OSError in one sentence when there is no answer, and at once."""
+def connect_now(settings: TiledSettings, *, answer_s: float | None = None) -> Any:
+    """Return a Tiled client; raise OSError in one sentence when there is no answer, and at once.
+
+    answer_s: how long any answer may be waited for, from now on; Tiled's client repeats its questions for 45 s.
+    """
     place = address(settings.uri)
     if settings.uri and not listens(settings.uri):
         raise ConnectionError(f"no answer from Tiled at {place}: check tiled.uri, and that it runs")
     try:
         with answering(place):
-            return connect(settings)
+            return connect(settings) if answer_s is None else _connect_impatiently(settings, answer_s)
     except RuntimeError as error:
         # Tiled's own word for a missing key, or a wrong one, fills a screen.
         if settings.api_key:
             raise OSError(f"Tiled at {place} did not take the key that was given: check tiled.api_key") from error
         raise OSError(f"Tiled at {place} wants a key: give tiled.api_key") from error
+
+
+def _connect_impatiently(settings: TiledSettings, answer_s: float) -> Any:
+    # Tiled's client repeats its first questions, too, so that a server which stalls is found out here.
+    place = urlsplit(address(settings.uri))
+    path = place.path.partition("/api")[0].rstrip("/") + "/api/v1/"
+    httpx.get(place._replace(path=path).geturl(), timeout=answer_s, follow_redirects=True)
+    timeout = httpx.Timeout(answer_s)
+    context, parts = Context.from_any_uri(settings.uri, api_key=settings.api_key or None, timeout=timeout)
+    _ask_once(context.http_client, place.geturl(), answer_s)
+    try:
+        return from_context(context, node_path_parts=parts)
+    except BaseException:
+        context.close()
+        raise
+
+
+def _ask_once(client: httpx.Client, place: str, answer_s: float) -> None:
+    """Let a client of Tiled repeat no question: raise OSError in its place."""
+    unanswered: set[httpx.URL] = set()
+
+    def ask(request: httpx.Request) -> None:
+        if request.url in unanswered:
+            raise TimeoutError(
+                f"no answer from Tiled at {place} within {answer_s:g} s: check that it runs, and its log"
+            )
+        unanswered.add(request.url)
+
+    def hear(response: httpx.Response) -> None:
+        unanswered.discard(response.request.url)
+        if response.status_code >= SERVER_FAULT:
+            raise OSError(_server_fault(place, response.status_code))
+
+    client.event_hooks = {"request": [ask], "response": [hear]}
+
+
+def _server_fault(place: str, status: int) -> str:
+    return (
+        f"Tiled at {place} could not give what was asked ({status}): look into its log; often it cannot read the "
+        "detector's files"
+    )
 
 
 @contextmanager
@@ -69,10 +114,7 @@ def answering(place: str) -> Iterator[None]:
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         if status >= SERVER_FAULT:
-            raise OSError(
-                f"Tiled at {place} could not give what was asked ({status}): look into its log; often it cannot read "
-                "the detector's files"
-            ) from error
+            raise OSError(_server_fault(place, status)) from error
         raise OSError(f"Tiled at {place} refused ({without_key(str(error))}): check tiled.api_key") from error
     except httpx.HTTPError as error:
         reason = without_key(str(error))

@@ -79,15 +79,17 @@ class RunFrames:
         intake: IntakeSettings | None = None,
         tiled: TiledSettings | None = None,
         flats: Callable[[], str] = lambda: "this run",
+        ended: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Begin a run; flats: says which flats are in use; tiled: where rows are that are not on this machine."""
+        """Begin a run; flats: says which flats are in use; ended: whether the run has; tiled: where rows are, too."""
         self.ledger = Ledger()
         self.troubles = Troubles(run_uid)
         self.last_arrivals: Arrivals | None = None
         self.frame_shape: tuple[int, int] | None = None
         """Of the first frame that could be used; others are refused."""
         self._flats = flats
+        self._ended = ended
         self._clock = clock
         self._held = HeldFrames((intake or IntakeSettings()).queue_frames)
         self._files: Rows = HDF5Rows()
@@ -203,9 +205,14 @@ class RunFrames:
         return _Frames(fresh=fresh, counts=counts, unique_ids=unique_ids, times_s=times_s, angles_rad=angles)
 
     def _rows_of(self, image: Asset) -> Rows:
-        """Return what reads an asset: its file where that is, or else Tiled."""
-        if self._tiled is None or image.record is None or (is_here(image.uri) and path_of(image.uri).exists()):
+        """Return what reads an asset: its file where that is or may still come, or else Tiled."""
+        if self._tiled is None or image.record is None:
             return self._files
+        if is_here(image.uri):
+            path = path_of(image.uri)
+            # Whose folder is here is written here: to ask Tiled meanwhile would keep other frames waiting.
+            if path.exists() or (path.parent.is_dir() and not self._ended()):
+                return self._files
         return self._tiled
 
     def _unannounced_ids(self, rows: Rows, image: Asset) -> Asset | None:

@@ -220,7 +220,7 @@ class TiledSink:
         self._report(
             Problem(
                 text=f"Tiled at {address(self._settings.uri)} does not take records ({reason}): they wait in "
-                f"{self._directory} and are sent when it does",
+                f"{self._directory} and are sent when it does; check tiled.uri and tiled.api_key if it stays so",
                 lasts="Tiled",
             )
         )

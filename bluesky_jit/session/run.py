@@ -64,7 +64,13 @@ class LiveRun:
         """
         self.start = start
         self.settings = settings
-        self.frames = RunFrames(start.run_uid, intake=settings.intake, tiled=settings.tiled, flats=lambda: self.flats)
+        self.frames = RunFrames(
+            start.run_uid,
+            intake=settings.intake,
+            tiled=settings.tiled,
+            flats=lambda: self.flats,
+            ended=lambda: self.stop is not None,
+        )
         self.unusable_frames = 0
         self.fed_s = time.monotonic()
         """When it began, or last brought frames: written by intake."""

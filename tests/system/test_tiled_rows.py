@@ -15,7 +15,7 @@ from recorder import Recorder, filed_run
 from tiled.server import SimpleTiledServer
 
 from bluesky_jit import JITCallback
-from bluesky_jit.archive import connect, raw_catalog
+from bluesky_jit.archive import address, connect, raw_catalog
 from bluesky_jit.intake.frames import FramesNotReady, RunFrames
 from bluesky_jit.messages import Asset, AssetFrames, InlineFrames
 from bluesky_jit.settings_sections import TiledSettings
@@ -134,6 +134,22 @@ def test_a_server_that_does_not_answer_is_named(archive: Archive) -> None:
     with pytest.raises(FramesNotReady, match=r"http://127.0.0.1:9"):
         run.frames(archive.messages[0])
     run.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [("a-wrong-key", "(refused|did not take the key) .*check tiled.api_key"), ("", "wants a key: give tiled.api_key")],
+)
+def test_a_key_that_is_wrong_or_missing_is_told_with_the_setting_and_never_shown(
+    archive: Archive, key: str, words: str
+) -> None:
+    place = address(archive.settings.uri)
+    run = RunFrames("r", tiled=TiledSettings(uri=place, api_key=key))
+    with pytest.raises(FramesNotReady, match=words) as refused:
+        run.frames(archive.messages[0])
+    run.close()
+    assert place.removesuffix("/api/v1") in str(refused.value)
+    assert not key or key not in str(refused.value)
 
 
 def test_without_a_server_the_message_says_what_to_set(archive: Archive) -> None:
