@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bluesky_jit.intake.history import size_of
 from bluesky_jit.intake.late_run import NAMED, LateRun, RecordedRun, references_of
 from bluesky_jit.intake.late_stream import Document
-from bluesky_jit.intake.pages import single_pages
+from bluesky_jit.intake.pages import call_all, single_pages
 from bluesky_jit.intake.run_intake import Receiver, RunIntake
 from bluesky_jit.messages import Problem
 
@@ -27,6 +27,8 @@ MOST_HELD_BYTES = 128 * 2**20
 """Documents of a late run that may wait until its record is found."""
 ENDED_KEPT = 64
 """Runs that have ended are remembered for a while: what of them still comes is no run that was missed."""
+MOST_EARLY = 10_000
+"""Datums that may wait for the document that says whose they are: some MB."""
 LATE = "joined a run after its start"
 LOST = "its slices cannot be made; the next run will be picked up"
 
@@ -47,6 +49,8 @@ class JITCallback:
         """The run of every start, descriptor and resource that was seen, by uid."""
         self._open_runs: OrderedDict[str, _Run] = OrderedDict()
         self._late: list[LateRun] = []
+        self._early: deque[Document] = deque(maxlen=MOST_EARLY)
+        """Datums whose resource, which says whose they are, has not come yet."""
         self._ended: OrderedDict[str, set[str]] = OrderedDict()
         """What documents of runs that have ended name."""
         self._told_late = False
@@ -56,8 +60,8 @@ class JITCallback:
     def __call__(self, name: str, document: dict[str, Any]) -> None:
         with self._lock:
             try:
-                for each in single_pages(name, document):
-                    self._take(*each)
+                early = self._early_of(document) if name == "resource" else []
+                call_all(self._take, [*single_pages(name, document), *early])
             except Exception as error:
                 logger.exception("a document (%s) could not be used", name)
                 self._report_failure(name, error)
@@ -98,6 +102,14 @@ class JITCallback:
             late.over = True
             self._late = [each for each in self._late if each is not late]
 
+    def _early_of(self, resource: dict[str, Any]) -> list[Document]:
+        """Return the datums that have waited for a resource, and hold them no longer."""
+        early, others = [], deque(maxlen=MOST_EARLY)
+        for name, datum in self._early:
+            (early if datum.get("resource") == resource["uid"] else others).append((name, datum))
+        self._early = others
+        return early
+
     def _take(self, name: str, document: dict[str, Any]) -> None:
         if name == "start":
             self._told_late = False
@@ -129,6 +141,9 @@ class JITCallback:
         if any(uid in ended for uid in references for ended in self._ended.values()):
             return
         late = next((each for each in self._late if not each.references.isdisjoint(references)), None)
+        if late is None and name in ("datum", "datum_page"):
+            self._early.append((name, document))
+            return
         waiting = [each for each in self._late if not each.uid]
         if late is None and name == "stop" and len(waiting) == 1:
             # It names its run, and events do not; if it is another's, that run's record will tell.

@@ -5,12 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-from event_model import DocumentRouter, unpack_event_page
+from event_model import DocumentRouter, unpack_datum_page, unpack_event_page
 
 from bluesky_jit.intake.angles import Angles, RunAngles
 from bluesky_jit.intake.assets import filed_asset, frames_per_point, streamed_asset, time_stamps_of
@@ -27,8 +26,10 @@ from bluesky_jit.intake.foreign_plans import borrowed
 from bluesky_jit.intake.frames import unix_times
 from bluesky_jit.intake.history import CAUGHT_UP
 from bluesky_jit.intake.monitors import FramesInOrder
-from bluesky_jit.intake.streams import StreamColumns, Unlocated, numbered_row
+from bluesky_jit.intake.pages import call_all
+from bluesky_jit.intake.streams import StreamColumns, numbered_row
 from bluesky_jit.intake.undecided import HeldDocuments
+from bluesky_jit.intake.unlocated import Locations
 from bluesky_jit.messages import (
     Asset,
     AssetFrames,
@@ -76,9 +77,7 @@ class RunIntake(DocumentRouter):
         self._order = FramesInOrder(self._submit, self._settings.intake.queue_frames)
         self._streams: dict[str, StreamKeys] = {}
         self._columns: dict[str, StreamColumns] = {}
-        self._resources: dict[str, dict[str, Any]] = {}
-        self._unlocated = Unlocated()
-        self._datums: dict[str, dict[str, Any]] = {}
+        self._locations = Locations()
         self._rows: dict[str, int] = {}
         self._names: set[str] = set()
         self._pictures_elsewhere = False
@@ -118,7 +117,7 @@ class RunIntake(DocumentRouter):
                     f"not be kept: name its plan, {self._start.get('plan_name')!r}, in intake.plans",
                     severity="MAJOR",
                 )
-            _call_all(self, self._undecided.take())
+            call_all(self, self._undecided.take())
         return doc
 
     def _open(self) -> None:
@@ -144,12 +143,12 @@ class RunIntake(DocumentRouter):
 
     def stop(self, doc: Any) -> None:
         self._order.release(everything=True)
-        unlocated, resources = self._count_unlocated(), self._unlocated.resources()
-        if unlocated and resources:
+        unlocated, missing = self._count_unlocated(), self._locations.missing()
+        if unlocated and missing:
+            n = sum(unlocated.values())
             self._tell(
-                f"{sum(unlocated.values())} frames were announced, and where they are did not come (stream_resource "
-                f"{', '.join(resources)}): they are not in the slices; look at the way that documents take, and replay "
-                "the run from its record",
+                f"{'1 frame was' if n == 1 else f'{n} frames were'} announced, and where they are did not come ({missing}): they "
+                "are not in the slices; look at the way that documents take, and replay the run from its record",
                 severity="MAJOR",
             )
         elif doc["exit_status"] == "success" and (self._opened or self._pictures_elsewhere):
@@ -170,7 +169,7 @@ class RunIntake(DocumentRouter):
         """Count the announced frames of which nobody knows where they are."""
         frames: dict[FrameKind, int] = {}
         for uid, keys in self._streams.items():
-            rows = self._columns[uid].incomplete(self._unlocated.rows_of(uid))
+            rows = self._columns[uid].incomplete(self._locations.rows_of(uid))
             if rows:
                 frames[keys.kind] = frames.get(keys.kind, 0) + rows * keys.frames_per_row
         return frames
@@ -206,16 +205,14 @@ class RunIntake(DocumentRouter):
     # ── frames in files, by stream_resource and stream_datum ─────────────────────────────────────────────────────────
 
     def stream_resource(self, doc: Any) -> None:
-        self._resources[doc["uid"]] = doc
-        _call_all(self.stream_datum, [(datum,) for datum in self._unlocated.take(doc["uid"])])
+        call_all(self.stream_datum, [(datum,) for datum in self._locations.add("stream_resource", doc["uid"], doc)])
 
     def stream_datum(self, doc: Any) -> None:
         keys = self._streams.get(doc["descriptor"])
         if keys is None:
             return
-        resource = self._resources.get(doc["stream_resource"])
+        resource = self._locations.find("stream_resource", doc["stream_resource"], doc)
         if resource is None:
-            self._unlocated.put(doc)
             return
         columns = self._columns[doc["descriptor"]]
         first, stop = int(doc["indices"]["start"]), int(doc["indices"]["stop"])
@@ -271,13 +268,16 @@ class RunIntake(DocumentRouter):
     # ── frames in events, or in files by resource and datum ──────────────────────────────────────────────────────────
 
     def resource(self, doc: Any) -> None:
-        self._resources[doc["uid"]] = doc
+        call_all(self.event, [(event,) for event in self._locations.add("resource", doc["uid"], doc)])
 
     def datum(self, doc: Any) -> Any:
-        self._datums[doc["datum_id"]] = doc
+        call_all(self.event, [(event,) for event in self._locations.add("datum", doc["datum_id"], doc)])
+
+    def datum_page(self, doc: Any) -> Any:
+        call_all(self.datum, [(datum,) for datum in unpack_datum_page(doc)])
 
     def event_page(self, doc: Any) -> Any:
-        _call_all(self.event, [(event,) for event in unpack_event_page(doc)])
+        call_all(self.event, [(event,) for event in unpack_event_page(doc)])
 
     def event(self, doc: Any) -> Any:
         keys = self._streams.get(doc["descriptor"])
@@ -285,9 +285,8 @@ class RunIntake(DocumentRouter):
             if self._angles.sample(doc):
                 self._order.release()
         elif keys.image in doc["data"]:
-            value = doc["data"][keys.image]
-            frames = self._filed_event if isinstance(value, str) else self._inline_event
-            frames(keys, doc, value)
+            frames = self._filed_event if isinstance(doc["data"][keys.image], str) else self._inline_event
+            frames(keys, doc)
 
     def _row(self, keys: StreamKeys, event: Mapping[str, Any], n: int) -> int:
         """Return the number in the stream of an event's first frame."""
@@ -296,8 +295,8 @@ class RunIntake(DocumentRouter):
         self._rows[keys.stream] = row + n
         return row
 
-    def _inline_event(self, keys: StreamKeys, event: Mapping[str, Any], value: Any) -> None:
-        counts = np.asarray(value)
+    def _inline_event(self, keys: StreamKeys, event: Mapping[str, Any]) -> None:
+        counts = np.asarray(event["data"][keys.image])
         counts = counts.reshape(-1, *counts.shape[-2:])
         n = len(counts)
         row, data = self._row(keys, event, n), event["data"]
@@ -322,27 +321,32 @@ class RunIntake(DocumentRouter):
             until_s=float(times_s.max()),
         )
 
-    def _filed_event(self, keys: StreamKeys, event: Mapping[str, Any], datum_id: str) -> None:
+    def _filed_event(self, keys: StreamKeys, event: Mapping[str, Any]) -> None:
         data = event["data"]
-        resource, _ = self._pointed_at(datum_id)
-        n = frames_per_point(resource, keys.frames_per_row)
+        pointers = {
+            key: data[key] for key in (keys.image, keys.angle, keys.frame_time) if isinstance(data.get(key), str)
+        }
+        places: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {}
+        for key, pointer in pointers.items():
+            place = self._locations.find_filed(pointer, event)
+            if place is None:
+                # It is taken up again when that comes.
+                return
+            places[key] = place
+        n = frames_per_point(places[keys.image][0], keys.frames_per_row)
         row = self._row(keys, event, n)
-        image = self._asset_of(datum_id, n)
-        times = data.get(keys.frame_time)
-        angle_id = data.get(keys.angle)
-        filed_angle = self._asset_of(angle_id, n) if isinstance(angle_id, str) else None
-        angles = self._angles.of_event(keys, row, n, event, times_known=True, filed=filed_angle is not None)
+        filed = {key: filed_asset(*place, n) for key, place in places.items()}
+        image, angle, frame_time = filed[keys.image], filed.get(keys.angle), filed.get(keys.frame_time)
+        angles = self._angles.of_event(keys, row, n, event, times_known=True, filed=angle is not None)
         self._submit_frames(
             AssetFrames(
                 run_uid=self._start["uid"],
                 kind=keys.kind,
                 image=image,
-                angle=filed_angle,
+                angle=angle,
                 unique_id=None,
                 # Nobody but the monitor needs time stamps that no document tells of.
-                frame_time=self._asset_of(times, n)
-                if isinstance(times, str)
-                else (time_stamps_of(image) if angles.monitor else None),
+                frame_time=frame_time or (time_stamps_of(image) if angles.monitor else None),
                 angle_scale=keys.angle_scale,
                 angles_rad=angles.rad,
                 angle_source=angles.source,
@@ -351,18 +355,6 @@ class RunIntake(DocumentRouter):
             angles,
             until_s=float(event["time"]),
         )
-
-    def _asset_of(self, datum_id: str, n: int) -> Asset:
-        resource, datum = self._pointed_at(datum_id)
-        return filed_asset(resource, datum, n)
-
-    def _pointed_at(self, datum_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return a datum's resource, and the datum."""
-        datum = self._datums.get(datum_id)
-        resource = None if datum is None else self._resources.get(datum["resource"])
-        if datum is None or resource is None:
-            raise ValueError(f"its frames are at {datum_id!r}, of which no datum or no resource came: they are lost")
-        return resource, datum
 
     def _submit_frames(self, message: FrameMessage, angles: Angles, *, until_s: float) -> None:
         self._brought_frames = True
@@ -377,14 +369,6 @@ class RunIntake(DocumentRouter):
         self._submit(
             Problem(text=text, severity="MAJOR" if severity == "MAJOR" else "MINOR", run_uid=self._start.get("uid", ""))
         )
-
-
-def _call_all(take: Callable[..., object], arguments: list[tuple[Any, ...]]) -> None:
-    """Call for each of the arguments, in order and whatever one of them raises, which is raised in the end."""
-    with ExitStack() as calls:
-        # Who was given last is called first.
-        for each in reversed(arguments):
-            calls.callback(take, *each)
 
 
 def _one_each(value: Any, n: int, *, step: int) -> np.ndarray:

@@ -139,36 +139,6 @@ class _Rows:
         return [self.part(first, stop - first) for first, stop in ((0, begin), (end, count)) if stop > first]
 
 
-class Unlocated:
-    """Hold stream_datum documents until the resource comes that says where their rows are."""
-
-    def __init__(self) -> None:
-        self._datums: dict[str, list[Mapping[str, Any]]] = {}
-
-    def put(self, datum: Mapping[str, Any]) -> None:
-        self._datums.setdefault(datum["stream_resource"], []).append(datum)
-
-    def take(self, resource_uid: str) -> list[Mapping[str, Any]]:
-        """Return what waited for a resource."""
-        return self._datums.pop(resource_uid, [])
-
-    def resources(self) -> list[str]:
-        """Return the resources that are waited for."""
-        return list(self._datums)
-
-    def rows_of(self, descriptor_uid: str) -> list[tuple[int, int]]:
-        """Return the rows of a stream, by their number in it, that wait."""
-        datums = [datum for waiting in self._datums.values() for datum in waiting]
-        return [rows_of(datum) for datum in datums if datum["descriptor"] == descriptor_uid]
-
-
-def rows_of(datum: Mapping[str, Any]) -> tuple[int, int]:
-    """Return which rows of its stream a datum is about; those of its file where it does not say."""
-    row, n = numbered_row(datum), datum["indices"]["stop"] - datum["indices"]["start"]
-    first = int(datum["indices"]["start"]) if row is None else row
-    return first, first + int(n)
-
-
 def numbered_row(datum: Mapping[str, Any]) -> int | None:
     """Return the number in its stream of a datum's first row, if it has one."""
     # Events count from 1; documents that a RunEngine has not numbered say 0 to 0.

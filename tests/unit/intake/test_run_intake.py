@@ -1,5 +1,6 @@
 """One run's documents: when its frames are handed on, with which angles, and what is said of those without."""
 
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,15 @@ def test_the_first_frames_of_an_unknown_plan_are_kept_until_it_shows_what_it_is(
     assert [int(m.counts.max()) for m in received.of(InlineFrames)] == [0, 1, 2, 1]
 
 
-def test_a_broken_document_spoils_no_other_that_was_kept() -> None:
+def test_a_broken_document_spoils_no_other_that_was_kept(tmp_path: Path) -> None:
     received = recorder()
     run = Run(JITCallback(received), plan_name="my_scan")
     primary = run.stream("primary", camera={**PICTURE, "external": "FILESTORE:"})
-    run.event(primary, NOW_S, camera="resource/7")
+    run.event(primary, NOW_S, camera=dialect_runs.filed(run, "AD_TIFF", tmp_path / "x", {}, {}))
     run.event(run.stream("flat", camera=PICTURE), NOW_S + 9, camera=FRAME)
     assert [m.kind for m in received.of(InlineFrames)] == ["flat"]
     [text] = texts(received)
-    assert "'resource/7'" in text
+    assert "'AD_TIFF'" in text
 
 
 def test_frames_that_could_not_be_kept_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def test_documents_in_bulk_say_the_same(scan: Scan, tmp_path: Path) -> None:
     assert texts(bulk) == []
 
 
-def test_a_broken_event_spoils_no_other_of_its_page() -> None:
+def test_a_broken_event_spoils_no_other_of_its_page(tmp_path: Path) -> None:
     received = recorder()
     run = Run(lambda *document: None, plan_name="my_scan", tomo={"n_angles_per_rotation": 8})
     intake = JITCallback(received)
@@ -134,7 +135,7 @@ def test_a_broken_event_spoils_no_other_of_its_page() -> None:
     run.emit = intake
     stream = run.stream("primary", camera=PICTURE, theta=DEGREES)
     events = [run.composed(stream, NOW_S, camera=FRAME * n, theta=float(n)) for n in range(4)]
-    events[1]["data"]["camera"] = "resource/7"
+    events[1]["data"]["camera"] = dialect_runs.filed(run, "AD_TIFF", tmp_path / "x", {}, {})
     events[2]["data"]["theta"] = None
     intake("event_page", pack_event_page(*events))
     assert [(int(m.counts.max()), m.angle_source) for m in received.of(InlineFrames)] == [
@@ -143,7 +144,7 @@ def test_a_broken_event_spoils_no_other_of_its_page() -> None:
         (3, "same stream"),
     ]
     [text] = texts(received)
-    assert "its frames are at 'resource/7', of which no datum or no resource came" in text
+    assert "files of kind 'AD_TIFF'" in text
 
 
 # ── a monitored stage ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -288,6 +289,82 @@ def test_a_column_that_nobody_wants_is_not_waited_for(tmp_path: Path) -> None:
     assert len(received.of(AssetFrames)) == 3
     [stop] = received.of(RunStop)
     assert (stop.unlocated, texts(received)) == ({}, [])
+
+
+def pointing_run(take: Any, path: Path) -> tuple[Run, list[tuple[str, Any]]]:
+    """Begin a run of two events whose frames are at datums; return it with what follows its descriptor."""
+    run = Run(take, plan_name="my_scan", tomo={"n_angles_per_rotation": 8})
+    stream = run.stream("primary", camera={**PICTURE, "external": "FILESTORE:"}, theta=DEGREES)
+    resource = run.bundle.compose_resource(
+        spec="AD_HDF5", root=str(path.parent), resource_path=path.name, resource_kwargs={}
+    )
+    documents: list[tuple[str, Any]] = [("resource", resource.resource_doc)]
+    for number in range(2):
+        datum = resource.compose_datum(datum_kwargs={"point_number": number})
+        documents.append(("datum", datum))
+        documents.append(("event", run.composed(stream, NOW_S, camera=datum["datum_id"], theta=10.0 * number)))
+    return run, documents
+
+
+@pytest.mark.parametrize("take", [JITCallback, RunIntake])
+def test_in_whatever_order_resource_datum_and_event_come_frames_have_their_own_angle(
+    tmp_path: Path, take: type[JITCallback] | type[RunIntake]
+) -> None:
+    for order in permutations(range(5)):
+        received = recorder()
+        run, documents = pointing_run(take(received), tmp_path / "x.h5")
+        for place in order:
+            run.emit(*documents[place])
+        run.stop()
+        angles = {m.image.first: np.rad2deg(m.angles_rad) for m in received.of(AssetFrames)}
+        assert angles == {0: pytest.approx([0.0]), 1: pytest.approx([10.0])}, order
+        assert len(received.of(AssetFrames)) == 2, order
+        assert texts(received) == [], order
+        [stop] = received.of(RunStop)
+        assert stop.unlocated == {}, order
+
+
+@pytest.mark.parametrize(("lost", "n"), [("resource", 2), ("datum", 1)])
+def test_frames_at_a_datum_or_resource_that_never_came_are_counted_and_the_document_named(
+    tmp_path: Path, lost: str, n: int
+) -> None:
+    received = recorder()
+    run, documents = pointing_run(JITCallback(received), tmp_path / "x.h5")
+    kept = next(document for document in documents if document[0] == lost)
+    for document in documents:
+        if document is not kept:
+            run.emit(*document)
+    run.stop()
+    [stop] = received.of(RunStop)
+    assert stop.unlocated == {"projection": n}
+    [text] = texts(received)
+    # Whose a datum is nobody knows without its resource.
+    frames = "1 frame was" if n == 1 else f"{n} frames were"
+    assert f"{frames} announced, and where they are did not come (datum {documents[1][1]['datum_id']}" in text
+    assert len(received.of(AssetFrames)) == 2 - n
+
+
+def test_of_many_documents_that_never_came_the_first_are_named(tmp_path: Path) -> None:
+    received = recorder()
+    run = Run(JITCallback(received), plan_name="my_scan", tomo={"n_angles_per_rotation": 8})
+    stream = run.stream("primary", camera={**PICTURE, "external": "FILESTORE:"}, theta=DEGREES)
+    for number in range(20):
+        run.event(stream, NOW_S, camera=f"r/{number}", theta=float(number))
+    run.stop()
+    [text] = texts(received)
+    assert "(datum r/0, datum r/1, datum r/2 and 17 more)" in text
+
+
+def test_a_datum_before_its_resource_is_no_sign_of_a_run_that_was_missed(tmp_path: Path) -> None:
+    received = recorder()
+    run, documents = pointing_run(JITCallback(received), tmp_path / "x.h5")
+    run.emit(*documents[1])
+    assert texts(received) == []
+    run.emit("datum_page", {"resource": "of another run", "datum_id": ["x/0"], "datum_kwargs": {}})
+    run.emit(*documents[0])
+    run.emit(*documents[2])
+    assert len(received.of(AssetFrames)) == 1
+    assert texts(received) == []
 
 
 # ── frames whose angle nobody knows ──────────────────────────────────────────────────────────────────────────────────
