@@ -146,9 +146,10 @@ class RunIntake(DocumentRouter):
         unlocated, missing = self._count_unlocated(), self._locations.missing()
         if unlocated and missing:
             n = sum(unlocated.values())
+            frames = "1 frame was" if n == 1 else f"{n} frames were"
             self._tell(
-                f"{'1 frame was' if n == 1 else f'{n} frames were'} announced, and where they are did not come ({missing}): they "
-                "are not in the slices; look at the way that documents take, and replay the run from its record",
+                f"{frames} announced, and where they are did not come ({missing}): they are not in the slices; look at "
+                "the way that documents take, and replay the run from its record",
                 severity="MAJOR",
             )
         elif doc["exit_status"] == "success" and (self._opened or self._pictures_elsewhere):
