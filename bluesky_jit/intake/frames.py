@@ -21,6 +21,7 @@ from bluesky_jit.intake.troubles import Troubles
 from bluesky_jit.messages import (
     Asset,
     AssetFrames,
+    FrameKind,
     FrameMessage,
     InlineFrames,
     Problem,
@@ -92,6 +93,8 @@ class RunFrames:
         self._ended = ended
         self._clock = clock
         self._held = HeldFrames((intake or IntakeSettings()).queue_frames)
+        self._refused: list[tuple[FrameKind, np.ndarray, np.ndarray | None]] = []
+        """Kind, ids and times of tapped frames that found no room."""
         self._files: Rows = HDF5Rows()
         self._tiled = _tiled_rows(run_uid, tiled) if tiled is not None and tiled.uri else None
 
@@ -104,9 +107,30 @@ class RunFrames:
             return self._block(message, _nothing(message.counts.shape[1:]))
         return self._block(message, self._from_message(message))
 
+    def refuse(
+        self,
+        kind: FrameKind,
+        unique_ids: np.ndarray | None,
+        n: int,
+        times_s: np.ndarray | None,
+        *,
+        tapped: bool,
+        awaits_documents: bool,
+    ) -> None:
+        """Enter n frames that came and found no room: they are lost, unless the run's records bring them."""
+        if awaits_documents:
+            self._held.taken += n
+            return
+        self.ledger.enter(kind, unique_ids, n, times_s, tapped=tapped, here=False)
+        if tapped and unique_ids is not None:
+            self._refused.append((kind, unique_ids, times_s))
+
     def end(self) -> list[Problem]:
         """Take note that no more frames will come; return what is to be told of those that did."""
-        self._let_go()
+        self.troubles.add_unplaced(self.ledger.unplaced(self._held.taken))
+        self._held.clear()
+        refused, self._refused = self._refused, []
+        self.troubles.add_without_room(sum(int((~self.ledger.known(*each, tapped=True)).sum()) for each in refused))
         self.troubles.add_missing(self.ledger.finish())
         if self.ledger.backfilled:
             logger.info(
@@ -116,20 +140,6 @@ class RunFrames:
                 self.troubles.run_uid,
             )
         return self.troubles.close()
-
-    def _let_go(self) -> None:
-        """Count and name the frames that waited for documents in vain."""
-        unplaced = self.ledger.unplaced(self._held.taken)
-        self._held.clear()
-        if unplaced:
-            self.troubles.once(
-                Problem(
-                    text=f"{unplaced} frames that came by PVA did not say what they are or at what angle, and the run "
-                    "ended before its documents did: they are not in the slices; give the camera the attributes "
-                    "FrameType and Angle",
-                    run_uid=self.troubles.run_uid,
-                )
-            )
 
     def are_closed(self, message: AssetFrames) -> bool:
         """Tell whether nobody writes to the message's files any more, but those that are made to be read meanwhile."""

@@ -76,6 +76,25 @@ class Troubles:
         """Take what will not come any more."""
         self._add("missing", ids)
 
+    def add_unplaced(self, n: int) -> None:
+        """Take how many frames have waited for documents in vain."""
+        if n:
+            self.once(
+                self._problem(
+                    f"{n} frames that came by PVA did not say what they are or at what angle, and the run ended before "
+                    "its documents did: they are not in the slices; give the camera the attributes FrameType and Angle"
+                )
+            )
+
+    def add_without_room(self, n: int) -> None:
+        """Take how many frames of the tap have found no room, and have come in no other way."""
+        if n:
+            text = (
+                f"{n} frames came by PVA faster than they could be used, and no record of the run has brought them: "
+                "they are lost to the slices; raise intake.queue_frames, and let the camera write files"
+            )
+            self.once(Problem(text=text, severity="MAJOR", run_uid=self.run_uid))
+
     def _add(self, kind: str, ids: Iterable[int]) -> None:
         ids = list(ids)
         if not ids:

@@ -21,6 +21,7 @@ class Refused:
     kind: FrameKind
     numbered: bool
     tapped: bool
+    awaits_documents: bool = False
     unique_ids: list[int] = field(default_factory=list)
     frame_times_s: list[float] = field(default_factory=list)
 
@@ -29,8 +30,8 @@ class Refused:
 
     def takes(self, message: InlineFrames) -> bool:
         """Tell whether a message's frames can be noted here, too."""
-        alike = (self.run_uid, self.kind, self.numbered, self.tapped)
-        return alike == (message.run_uid, message.kind, message.numbered, message.tapped)
+        names = ("run_uid", "kind", "numbered", "tapped", "awaits_documents")
+        return all(getattr(self, name) == getattr(message, name) for name in names)
 
     def add(self, message: InlineFrames) -> None:
         self.unique_ids += message.unique_ids.tolist()
@@ -83,12 +84,15 @@ class Inbox:
 
     def _refuse(self, message: InlineFrames) -> None:
         """Note which frames did not fit: however many they are, they take no room to speak of."""
-        if message.awaits_documents:
-            # Documents will say what they are, and where.
-            return
         last = self._messages[-1][1] if self._messages else None
         if not (isinstance(last, Refused) and last.takes(message)):
-            last = Refused(run_uid=message.run_uid, kind=message.kind, numbered=message.numbered, tapped=message.tapped)
+            last = Refused(
+                run_uid=message.run_uid,
+                kind=message.kind,
+                numbered=message.numbered,
+                tapped=message.tapped,
+                awaits_documents=message.awaits_documents,
+            )
             self._messages.append((time.monotonic(), last))
         last.add(message)
 

@@ -183,11 +183,15 @@ class Feed:
             self._push_frames(message, after)
 
     def _note(self, refused: Refused) -> None:
-        """Enter frames in the ledger that are not here: they are lost, unless the run's records bring them."""
-        n = len(refused)
-        ids = np.array(refused.unique_ids, dtype=np.int64) if refused.numbered else None
-        times_s = np.array(refused.frame_times_s) if refused.numbered else None
-        self.run.frames.ledger.enter(refused.kind, ids, n, times_s, tapped=refused.tapped, here=False)
+        """Enter frames in the record that are not here."""
+        self.run.frames.refuse(
+            refused.kind,
+            np.array(refused.unique_ids, dtype=np.int64) if refused.numbered else None,
+            len(refused),
+            np.array(refused.frame_times_s) if refused.numbered else None,
+            tapped=refused.tapped,
+            awaits_documents=refused.awaits_documents,
+        )
 
     def _push_frames(self, message: FrameMessage, after: int | None) -> None:
         run, n = self.run, frames_of(message)
