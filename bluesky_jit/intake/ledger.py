@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import math
 from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
-from bluesky_jit.intake.frame_count import SAME_S, CountedFrame, FrameCount
+from bluesky_jit.intake.frame_count import HORIZON, SAME_S, FrameCount
 from bluesky_jit.messages import FrameKind
 
 
@@ -40,9 +39,10 @@ class Ledger:
     what they have reached is lost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, horizon: int = HORIZON) -> None:
+        """Begin a run; horizon: so many good frames of a kind are kept one by one, and older ones in less room."""
         # All of them now: others read the figures while frames come.
-        self._counts: dict[FrameKind, FrameCount] = {kind: FrameCount() for kind in get_args(FrameKind)}
+        self._counts: dict[FrameKind, FrameCount] = {kind: FrameCount(horizon) for kind in get_args(FrameKind)}
         self._finished = False
         self.tapped = 0
         """Different frames that the tap has brought."""
@@ -78,6 +78,11 @@ class Ledger:
         """Return how many frames the tap has missed, in a run that has one, and documents have brought."""
         return sum(count.filled for count in self._counts.values()) if self.tapped else 0
 
+    @property
+    def entries(self) -> int:
+        """Return how many entries are kept; memory grows with them."""
+        return sum(count.entries for count in self._counts.values())
+
     def is_tapped(self, kind: FrameKind) -> bool:
         """Tell whether the tap has brought frames of a kind."""
         return self._counts[kind].tapped
@@ -100,7 +105,7 @@ class Ledger:
         """Count n frames of a run that has ended, which documents announced and did not say where they are."""
         count = self._counts[kind]
         # Those that left a gap in the numbers are counted there.
-        count.unread += max(0, n - len(count.missing))
+        count.unread += max(0, n - len(count.gaps))
 
     def unplaced(self, n: int) -> int:
         """Count those of n tapped frames that no document told of, in a run that has ended; return how many."""
@@ -113,7 +118,7 @@ class Ledger:
     def finish(self) -> tuple[int, ...]:
         """Take note that nothing will come any more: what is missing is lost; return the ids not yet told."""
         self._finished = True
-        return tuple(unique_id for count in self._counts.values() for unique_id in count.newly_gone(finished=True))
+        return tuple(unique_id for count in self._counts.values() for unique_id in count.gaps.newly_gone(finished=True))
 
     def known(
         self, kind: FrameKind, unique_ids: np.ndarray, times_s: np.ndarray | None, *, tapped: bool = False
@@ -129,11 +134,10 @@ class Ledger:
 
     def taken_before(self, kind: FrameKind, time_s: float) -> int | None:
         """Return the acquisition number after the last frame from before that time; None without times."""
-        count = self._counts[kind]
-        if not count.in_time:
-            return None
-        place = bisect.bisect(count.in_time, (time_s, 0), key=lambda entry: entry[:2])
-        return count.in_time[place - 1][2].number + 1 if place else 0
+        previous, following = self._counts[kind].around(time_s)
+        if previous is not None:
+            return previous.number + 1
+        return None if following is None else 0
 
     def enter(
         self,
@@ -153,8 +157,8 @@ class Ledger:
         count = self._counts[kind]
         times = np.full(n, np.nan) if frame_times_s is None else frame_times_s
         if unique_ids is None:
-            count.unnumbered |= not count.taken
-            unique_ids = np.arange(n) + len(count.taken)
+            count.unnumbered |= not count.numbered
+            unique_ids = np.arange(n) + count.numbered
         elif count.unnumbered and n:
             count.take_numbers(int(unique_ids[0]), float(times[0]))
         acquisition, keep = np.zeros(n, dtype=np.int64), np.zeros(n, dtype=bool)
@@ -177,13 +181,15 @@ class Ledger:
                     late.append(unique_id)
             elif (frame.by_tap if tapped else frame.by_documents) and (frame.good or not good):
                 duplicates += [unique_id] if frame.repeat(tapped=tapped) else []
-            elif abs(frame.time_s - time_s) <= SAME_S:
+            elif not frame.settled and abs(frame.time_s - time_s) <= SAME_S:
                 count.clocks_agree = True
             acquisition[i] = frame.number
-            keep[i] = self._take(count, frame, tapped=tapped, good=good)
+            self.tapped += tapped and not frame.by_tap
+            keep[i] = count.take(frame, tapped=tapped, good=good)
             if here and not good and not frame.damaged:
                 frame.damaged = True
                 refused.append(unique_id)
+            count.settle(frame)
         self.late += len(late)
         self.duplicates += len(duplicates)
         self.corrupt += len(refused)
@@ -192,9 +198,9 @@ class Ledger:
         return Arrivals(
             acquisition=acquisition,
             keep=keep,
-            missing=tuple(unique_id for epoch, unique_id in gaps if (epoch, unique_id) in count.missing)
+            missing=tuple(unique_id for epoch, unique_id in gaps if (epoch, unique_id) in count.gaps)
             if tapped
-            else count.newly_gone(finished=False),
+            else count.gaps.newly_gone(finished=False),
             late=tuple(late),
             duplicates=tuple(duplicates),
             refused=tuple(refused),
@@ -208,31 +214,8 @@ class Ledger:
         count, others = self._counts[kind], [other for name, other in self._counts.items() if name != kind]
         for other in others:
             other.explain(time_s)
-        neighbours = [frame for frame in count.around(time_s) if frame is not None] if count.missing else []
+        neighbours = [frame for frame in count.around(time_s) if frame is not None] if count.gaps else []
         for begin_s, end_s in (sorted((frame.time_s, time_s)) for frame in neighbours):
             for at_s in (other.taken_between(begin_s, end_s) for other in others):
                 if at_s is not None:
                     count.explain(at_s)
-
-    def _take(self, count: FrameCount, frame: CountedFrame, *, tapped: bool, good: bool) -> bool:
-        """Note where a frame came from; return whether it is new and good."""
-        is_new = good and not frame.good
-        if is_new:
-            frame.good = True
-            count.spoilt.pop(frame.number, None)
-            count.good += 1
-            count.unannounced += not frame.by_documents
-            count.filled += 1
-            frame.filled = True
-        if tapped:
-            count.tapped = True
-            self.tapped += not frame.by_tap
-            frame.by_tap = True
-            count.filled -= good and frame.filled
-            frame.filled &= not good
-            return is_new
-        epoch = count.epochs[frame.epoch]
-        epoch.announced = frame.unique_id if epoch.announced is None else max(epoch.announced, frame.unique_id)
-        count.unannounced -= frame.good and not frame.by_documents
-        frame.by_documents = True
-        return is_new
