@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bluesky_jit.cli.ending import Ending
 from bluesky_jit.settings import Settings
+from bluesky_jit.settings_sections import ServeSettings
 
 if TYPE_CHECKING:
     from bluesky_jit.intake.catch_up import CatchUp
@@ -40,7 +41,7 @@ def _serve(settings: Settings, ending: Ending) -> None:
                 _catching_up(settings) as catch_up,
                 beside_kafka(settings.serve, JITCallback(session, catch_up), session.report) as receive,
             ):
-                sys.stdout.write(f"ready: documents at {settings.serve.publish_address}, {_served(session)}\n")
+                sys.stdout.write(f"ready: documents at {_heard(settings.serve)}, {_served(session)}\n")
                 sys.stdout.flush()
                 for name, document in hub.documents(ending):
                     receive(name, document)
@@ -56,6 +57,13 @@ def _catching_up(settings: Settings) -> Iterator[CatchUp | None]:
 
     with CatchUp(settings.tiled) as catch_up:
         yield catch_up
+
+
+def _heard(serve: ServeSettings) -> str:
+    """Say where documents are heard, and whose."""
+    keys = f" of those with keys of {serve.curve_folder}" if serve.curve_folder else ""
+    topics = f" and from Kafka at {serve.kafka_servers}" if serve.kafka_servers else ""
+    return f"{serve.publish_address}{keys}{topics}"
 
 
 def _served(session: Session) -> str:

@@ -1,8 +1,9 @@
-"""`bluesky-jit serve` beside a Kafka broker: runs that come from there, by both ways, and while the broker is away."""
+"""`bluesky-jit serve` beside a Kafka broker and with CURVE keys: runs from there, by both ways, without the broker."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from p4p.client.thread import Context
 from servers import LOOPBACK, Server, free_ports, wait_for
 from simulated_run import ANGLES, emit_run, frames
 
+from bluesky_jit.intake.curve import make_keys
 from bluesky_jit.intake.wire import DocumentPublisher
 
 pytest.importorskip("confluent_kafka", reason="the extra `kafka` is not installed")
@@ -28,7 +30,8 @@ STREAMS = frames()
 class Service:
     """A session in a process of its own that listens to Kafka, and its PVs."""
 
-    def __init__(self, kafka: MockKafka) -> None:
+    def __init__(self, kafka: MockKafka, keys: Path) -> None:
+        self.keys = keys
         ca, self.pva, self.publish, subscribe = free_ports(4)
         values = {
             "epics.prefix": PREFIX,
@@ -36,6 +39,7 @@ class Service:
             "epics.pva_port": self.pva,
             "serve.publish_address": f"{LOOPBACK}:{self.publish}",
             "serve.subscribe_address": f"{LOOPBACK}:{subscribe}",
+            "serve.curve_folder": keys,
             "serve.kafka_servers": kafka.servers,
             "serve.kafka_topics": TOPIC,
             "learn.enabled": "no",
@@ -56,6 +60,9 @@ class Service:
         wait_for(lambda: (self.value("RunUid"), self.value("ReconStatus")) == (uid, "idle"), timeout_s=SOON_S)
         return {name: self.value(name) for name in ("Darks", "Flats", "Projections", "FramesReceived", "FramesLost")}
 
+    def publisher(self) -> DocumentPublisher:
+        return DocumentPublisher(f"{LOOPBACK}:{self.publish}", curve_folder=str(self.keys))
+
     def stop(self) -> int:
         self._pva.close()
         return self.server.stop()
@@ -72,8 +79,10 @@ def kafka() -> MockKafka:
 
 
 @pytest.fixture(scope="module")
-def service(kafka: MockKafka, ca_repeater: None) -> Iterator[Service]:
-    service = Service(kafka)
+def service(kafka: MockKafka, ca_repeater: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    keys = tmp_path_factory.mktemp("keys")
+    make_keys(keys)
+    service = Service(kafka, keys)
     taken = f"documents are taken from Kafka topics {TOPIC}"
     wait_for(lambda: any(taken in line for line in service.server.output), timeout_s=SOON_S, what=taken)
 
@@ -88,6 +97,12 @@ def service(kafka: MockKafka, ca_repeater: None) -> Iterator[Service]:
     assert "Traceback" not in "".join(service.server.output)
 
 
+def test_it_says_that_it_hears_those_with_keys_and_kafka(service: Service, kafka: MockKafka) -> None:
+    [ready] = [line for line in service.server.output if line.startswith("ready: ")]
+    heard = f"{LOOPBACK}:{service.publish} of those with keys of {service.keys} and from Kafka at {kafka.servers}"
+    assert f"documents at {heard}, PVs {PREFIX}*" in ready
+
+
 def test_a_run_from_kafka_is_reconstructed(service: Service, kafka: MockKafka) -> None:
     uid = emit_run(lambda name, document: kafka.publish(TOPIC, name, document), STREAMS)
     assert service.counts_of(uid) == ALL
@@ -96,7 +111,7 @@ def test_a_run_from_kafka_is_reconstructed(service: Service, kafka: MockKafka) -
 
 
 def test_a_run_that_comes_over_0mq_too_counts_once(service: Service, kafka: MockKafka) -> None:
-    publisher = DocumentPublisher(f"{LOOPBACK}:{service.publish}")
+    publisher = service.publisher()
     try:
         assert publisher.wait_for_listener(SOON_S)
 
@@ -112,7 +127,7 @@ def test_a_run_that_comes_over_0mq_too_counts_once(service: Service, kafka: Mock
 
 
 def test_without_its_broker_the_session_goes_on(service: Service, kafka: MockKafka) -> None:
-    publisher = DocumentPublisher(f"{LOOPBACK}:{service.publish}")
+    publisher = service.publisher()
     kafka.set_down()
     try:
         wait_for(

@@ -162,8 +162,15 @@ def test_tapped_frames_that_do_not_fit_the_queue_are_noted_apart_from_others() -
     assert inbox.put(tapped(pictures(2), [1, 2]))
     assert not inbox.put(tapped(pictures(1), [3]))
     assert not inbox.put(tapped(pictures(1), [3], tapped=False))
+    assert not inbox.put(tapped(pictures(1), [4]))
+    assert not inbox.put(tapped(pictures(1), [5], awaits_documents=True))
     notes = [message for message in iter(lambda: inbox.take(0), None) if isinstance(message, Refused)]
-    assert [(note.tapped, len(note)) for note in notes] == [(True, 1), (False, 1)]
+    assert [(note.tapped, note.awaits_documents, note.unique_ids) for note in notes] == [
+        (True, False, [3]),
+        (False, False, [3]),
+        (True, False, [4]),
+        (True, True, [5]),
+    ]
 
 
 @pytest.mark.parametrize("told_of", [0, 1])
