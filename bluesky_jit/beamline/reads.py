@@ -7,12 +7,14 @@ import time
 from ophyd import Device, get_cl
 from ophyd.signal import EpicsSignalBase
 
-ANSWER_S = 2.0
-"""How long a read may still be answered: ophyd's own limit."""
+ANSWER_S = 10.0
+"""How long our devices wait for an answer: within ophyd's own 2 s a busy IOC may not find the time, in mid-scan."""
+PATIENCE_S = 2.0
+"""How long a read that another thread began may still be answered before it counts as lost."""
 POLL_S = 0.01
 
 
-def forget_unanswered_reads(*devices: Device, patience_s: float = ANSWER_S) -> None:
+def forget_unanswered_reads(*devices: Device, patience_s: float = PATIENCE_S) -> None:
     """Let the devices' PVs be read again when the answer to an earlier read was lost with its circuit.
 
     pyepics notes a read as pending before it hands it to libca. In the moment between the end of a circuit and its

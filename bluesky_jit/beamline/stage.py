@@ -9,15 +9,15 @@ from ophyd import DeviceStatus, EpicsMotor
 from ophyd.status import SubscriptionStatus
 from ophyd.utils import LimitError
 
-from bluesky_jit.beamline.reads import forget_unanswered_reads
+from bluesky_jit.beamline.reads import ANSWER_S, forget_unanswered_reads
 
 logger = logging.getLogger(__name__)
 
 RUN_ON = 1.0
 """The stage aims this part of the arc beyond it, so that late frames of a camera that does not keep pace still see it
 turning; the scan stops it as soon as it has its frames."""
-RUN_ON_S = 5.0
-"""But this much time at least."""
+RUN_ON_S = 30.0
+"""But this much time at least, in a short scan, too: a busy camera may be seconds late with its first frame."""
 START_TIMEOUT_S = 10.0
 
 
@@ -42,7 +42,7 @@ class RotationStage(EpicsMotor):
     def stage(self) -> list[object]:
         """Remember the velocity, which turning changes."""
         forget_unanswered_reads(self)
-        self._velocity_before = float(self.velocity.get(use_monitor=False))
+        self._velocity_before = float(self.velocity.get(use_monitor=False, timeout=ANSWER_S))
         return super().stage()
 
     def unstage(self) -> list[object]:
@@ -80,7 +80,7 @@ class RotationStage(EpicsMotor):
         self.check_turning(turning)
         self._turning = turning
         self.velocity.put(turning.speed_deg_s, wait=True)
-        speed = float(self.velocity.get(use_monitor=False))
+        speed = float(self.velocity.get(use_monitor=False, timeout=ANSWER_S))
         if abs(speed - turning.speed_deg_s) > 1e-3 * turning.speed_deg_s:  # the record keeps between VBAS and VMAX
             raise ValueError(
                 f"{self.name} cannot turn at {turning.speed_deg_s:.4g}°/s, only at {speed:.4g}°/s: "

@@ -16,6 +16,8 @@ from ophyd.areadetector.base import EpicsSignalWithRBV
 from ophyd.areadetector.plugins import HDF5Plugin
 from ophyd.status import SubscriptionStatus
 
+from bluesky_jit.beamline.reads import ANSWER_S
+
 PUT_TIMEOUT_S = 10.0
 STREAM = 2
 NEW_FOLDERS = 5
@@ -89,7 +91,7 @@ class FileWriter(HDF5Plugin):
     @property
     def written(self) -> int:
         """Return how many frames are in the file."""
-        return int(self.num_captured.get(use_monitor=False))
+        return int(self.num_captured.get(use_monitor=False, timeout=ANSWER_S))
 
     def open_file(self, *, directory: str, label: str, frames: int) -> str:
         """Begin a file for a number of frames (0: until it is closed) and return its path.
@@ -99,9 +101,9 @@ class FileWriter(HDF5Plugin):
         if directory:
             self.create_directory.put(-NEW_FOLDERS, wait=True, timeout=PUT_TIMEOUT_S)
             self.file_path.put(directory, wait=True, timeout=PUT_TIMEOUT_S)
-        accepted = str(self.file_path.get(use_monitor=False))
+        accepted = str(self.file_path.get(use_monitor=False, timeout=ANSWER_S))
         refused = bool(directory) and PurePath(accepted) != PurePath(directory)
-        if refused or not self.file_path_exists.get(use_monitor=False):
+        if refused or not self.file_path_exists.get(use_monitor=False, timeout=ANSWER_S):
             raise FileNotFoundError(
                 f"{self.prefix} cannot write to {directory or accepted or 'an empty path'}: "
                 "set beamline.file_directory to a folder that the detector's machine can write to"
@@ -131,7 +133,7 @@ class FileWriter(HDF5Plugin):
 
     def close_file(self) -> None:
         """Close the file, if one is open."""
-        if not self.capture.get(use_monitor=False):
+        if not self.capture.get(use_monitor=False, timeout=ANSWER_S):
             return
         closed = SubscriptionStatus(self.capture, lambda *, value, **_: value == 0, timeout=PUT_TIMEOUT_S)
         self.capture.put(0, wait=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,10 @@ FIGURE_DPI = 110
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SliceReport:
-    """Compare one slice with the truth. Images: float32 (ny, nx) in 1/mm; extent_mm: left, right, bottom, top."""
+    """Compare one slice with the truth. Images: float32 (ny, nx) in 1/mm; extent_mm: left, right, bottom, top.
+
+    denoised: all NaN where the denoiser was not ready.
+    """
 
     name: str
     raw: np.ndarray
@@ -33,14 +37,13 @@ class SliceReport:
         return np.hypot(y - (ny - 1) / 2, x - (nx - 1) / 2) < min(ny, nx) / 2
 
     def figures(self) -> dict[str, float]:
-        """Return PSNR (dB) and SSIM of raw and denoised, relative to the truth's range."""
-        inside = self.inside
-        return {
-            "psnr_raw": psnr(self.raw, self.truth, mask=inside),
-            "psnr_denoised": psnr(self.denoised, self.truth, mask=inside),
-            "ssim_raw": ssim(self.raw, self.truth, mask=inside),
-            "ssim_denoised": ssim(self.denoised, self.truth, mask=inside),
-        }
+        """Return PSNR (dB) and SSIM of raw and denoised, relative to the truth's range; NaN where there is no image."""
+        figures = {}
+        for kind, image in (("raw", self.raw), ("denoised", self.denoised)):
+            made = bool(np.isfinite(image).all())
+            figures[f"psnr_{kind}"] = psnr(image, self.truth, mask=self.inside) if made else math.nan
+            figures[f"ssim_{kind}"] = ssim(image, self.truth, mask=self.inside) if made else math.nan
+        return figures
 
 
 def draw(reports: Sequence[SliceReport], path: Path, title: str) -> Path:
@@ -57,8 +60,7 @@ def draw(reports: Sequence[SliceReport], path: Path, title: str) -> Path:
     for row, report in zip(axes, reports, strict=True):
         figures = report.figures()
         captions = (
-            f"{report.name} raw\nPSNR {figures['psnr_raw']:.1f} dB   SSIM {figures['ssim_raw']:.2f}",
-            f"{report.name} denoised\nPSNR {figures['psnr_denoised']:.1f} dB   SSIM {figures['ssim_denoised']:.2f}",
+            *(f"{report.name} {kind}\n{_scores(figures, kind)}" for kind in ("raw", "denoised")),
             f"{report.name} truth",
         )
         shown = None
@@ -74,3 +76,8 @@ def draw(reports: Sequence[SliceReport], path: Path, title: str) -> Path:
     figure.savefig(path)
     plt.close(figure)
     return path
+
+
+def _scores(figures: Mapping[str, float], kind: str) -> str:
+    decibels, similarity = figures[f"psnr_{kind}"], figures[f"ssim_{kind}"]
+    return f"PSNR {decibels:.1f} dB   SSIM {similarity:.2f}" if math.isfinite(decibels) else "not ready"

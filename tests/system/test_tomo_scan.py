@@ -273,7 +273,8 @@ def test_counts_single_frames(beamline: Beamline) -> None:
 def test_part_of_a_turn_says_how_far_it_goes_and_is_weighted_as_it_comes(beamline: Beamline) -> None:
     settings = load_settings(environment={}, learn={"enabled": False})
     with Session(settings, sinks=[]) as session:
-        beamline.scan(JITCallback(session), turns=0.7, angles_per_turn=60, geometry=GEOMETRY)
+        # Slowly: where a busy machine's simulated trigger is late, an angle is a fraction of a step further on.
+        beamline.scan(JITCallback(session), turns=0.7, angles_per_turn=60, exposure_s=0.1, geometry=GEOMETRY)
         [start] = beamline.of("start")
         assert session.wait_for(lambda status: (status.run_uid, status.state) == (start["uid"], "idle"), 60.0)
         run, update = session.run, session.latest("XY", "raw")
@@ -283,7 +284,6 @@ def test_part_of_a_turn_says_how_far_it_goes_and_is_weighted_as_it_comes(beamlin
         assert run.reconstruction.warnings() == ()
         assert update is not None
         assert update.angles.count == 42
-        # Within half a step of 6 degrees: at 20 ms a frame, the simulated trigger is a few milliseconds early or late.
         assert np.rad2deg(update.angles.arc_rad) == pytest.approx(252, abs=3)
 
 

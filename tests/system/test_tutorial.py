@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from servers import wait_for
+from tiled.queries import Eq
 
 from bluesky_jit.cli.simulated import SimulatedBeamline
 
@@ -18,6 +20,7 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 PAGE = Path(__file__).parents[2] / "docs" / "tutorials" / "your-own-script.md"
 SCRIPTS = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
 SCRIPT_S = 250.0
+SOON_S = 90.0
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +62,21 @@ def test_the_callback_in_a_script_gives_slices(beamline: SimulatedBeamline) -> N
 
 
 def test_a_script_sends_its_run_to_a_session_elsewhere(beamline: SimulatedBeamline) -> None:
-    from bluesky_jit.archive import connect
+    from bluesky_jit.archive import connect, jit_catalog
     from bluesky_jit.results import results
 
     session = beamline.serve()
     session.wait_until_ready(90.0)
 
     printed = run(SCRIPTS[1], beamline)
-    session.stop()  # which writes what is still on its way to Tiled
+    client = connect(beamline.settings.tiled)
+    uid = client["raw"][-1].metadata["start"]["uid"]
+    ours = jit_catalog(client).search(Eq("start.raw_run", uid))
+    wait_for(lambda: [run for run in ours.values() if run.metadata.get("stop")], timeout_s=SOON_S, what="the record")
+    session.stop()
 
     assert "recorded: <BlueskyRun" in printed
-    client = connect(beamline.settings.tiled)
-    slices = results(client["raw"][-1].metadata["start"]["uid"], client)
+    slices = results(uid, client)
     client.context.close()
     assert slices["XY"].sizes["x"] == 159
     assert int(slices["learning"]["frames_received"][-1]) == 500

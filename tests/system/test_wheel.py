@@ -74,7 +74,7 @@ def test_the_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     ).stdout.split()
     assert all(Path(place).is_relative_to(installed) for place in places), places
     demo = subprocess.run(
-        [str(installed / "bin" / "bluesky-jit"), "demo", "--turns", "8"],
+        [str(installed / "bin" / "bluesky-jit"), "demo", "--turns", "2"],
         cwd=cwd,
         env=environment,
         capture_output=True,
