@@ -69,7 +69,8 @@ class FrameCount:
     @property
     def entries(self) -> int:
         """Return how many entries are kept; memory grows with them."""
-        return len(self._numbers) + len(self._settled) + len(self.epochs) + len(self.gaps)
+        one_by_one = len(self._numbers) + len(self._by_id) + len(self._in_time) + len(self._newest)
+        return one_by_one + len(self._settled) + len(self.epochs) + len(self.gaps)
 
     def find(self, unique_id: int, time_s: float, *, tapped: bool) -> CountedFrame | None:
         """Return the frame of that id and time, if it is known."""
