@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from tiled.client import from_context, from_uri
+from tiled.client import from_context
 from tiled.client.context import Context
 from tiled.client.utils import ClientError
 from tiled.structures.core import Spec
@@ -29,11 +29,19 @@ LEAST_UID = 5
 """Characters of a uid that the catalog looks for."""
 
 
-def connect(settings: TiledSettings) -> Any:
-    """Return a Tiled client of the server that the settings name."""
+def connect(settings: TiledSettings, *, answer_s: float | None = None) -> Any:
+    """Return a Tiled client of the server that the settings name; answer_s: as for `connect_now`."""
     if not settings.uri:
         raise ValueError("tiled.uri is empty: set it to the address of a Tiled server, such as http://127.0.0.1:8000")
-    return from_uri(settings.uri, api_key=settings.api_key or None)
+    timeout = None if answer_s is None else httpx.Timeout(answer_s)
+    context, parts = Context.from_any_uri(settings.uri, api_key=settings.api_key or None, timeout=timeout)
+    try:
+        if answer_s is not None:
+            _ask_once(context.http_client, address(settings.uri), answer_s)
+        return from_context(context, node_path_parts=parts)
+    except BaseException:
+        context.close()
+        raise
 
 
 def listens(uri: str) -> bool:
@@ -57,7 +65,9 @@ def connect_now(settings: TiledSettings, *, answer_s: float | None = None) -> An
         raise ConnectionError(f"no answer from Tiled at {place}: check tiled.uri, and that it runs")
     try:
         with answering(place):
-            return connect(settings) if answer_s is None else _connect_impatiently(settings, answer_s)
+            if answer_s is not None:
+                _require_answer(place, answer_s)
+            return connect(settings, answer_s=answer_s)
     except RuntimeError as error:
         # Tiled's own word for a missing key, or a wrong one, fills a screen.
         if settings.api_key:
@@ -65,19 +75,11 @@ def connect_now(settings: TiledSettings, *, answer_s: float | None = None) -> An
         raise OSError(f"Tiled at {place} wants a key: give tiled.api_key") from error
 
 
-def _connect_impatiently(settings: TiledSettings, answer_s: float) -> Any:
-    # Tiled's client repeats its first questions, too, so that a server which stalls is found out here.
-    place = urlsplit(address(settings.uri))
-    path = place.path.partition("/api")[0].rstrip("/") + "/api/v1/"
-    httpx.get(place._replace(path=path).geturl(), timeout=answer_s, follow_redirects=True)
-    timeout = httpx.Timeout(answer_s)
-    context, parts = Context.from_any_uri(settings.uri, api_key=settings.api_key or None, timeout=timeout)
-    _ask_once(context.http_client, place.geturl(), answer_s)
-    try:
-        return from_context(context, node_path_parts=parts)
-    except BaseException:
-        context.close()
-        raise
+def _require_answer(place: str, answer_s: float) -> None:
+    """Raise httpx.HTTPError when a server stalls: Tiled's client repeats its first questions, whatever it is told."""
+    parts = urlsplit(place)
+    path = parts.path.partition("/api")[0].rstrip("/") + "/api/v1/"
+    httpx.get(parts._replace(path=path).geturl(), timeout=answer_s, follow_redirects=True)
 
 
 def _ask_once(client: httpx.Client, place: str, answer_s: float) -> None:

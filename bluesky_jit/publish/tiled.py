@@ -219,8 +219,8 @@ class TiledSink:
         reason = reason.partition("\n")[0][:REASON_LENGTH]
         self._report(
             Problem(
-                text=f"Tiled at {address(self._settings.uri)} does not take records ({reason}): they wait in "
-                f"{self._directory} and are sent when it does; check tiled.uri and tiled.api_key if it stays so",
+                text=f"Tiled at {address(self._settings.uri)} does not take records ({reason}; see tiled.uri, "
+                f"tiled.api_key): they wait in {self._directory} until it does",
                 lasts="Tiled",
             )
         )

@@ -252,7 +252,24 @@ def test_that_records_wait_is_told_once_and_lasts_over_runs(tmp_path):
     wait_for(lambda: not sink.is_alive(), what="the end of the writer")
     [away] = told
     assert (away.lasts, away.severity) == ("Tiled", "MINOR")
+    assert f"Tiled at http://127.0.0.1:{port} does not take records" in away.text
+    assert "see tiled.uri, tiled.api_key" in away.text
+    assert KEY not in away.text
     assert len(away.text) <= 255
+
+
+def test_a_wrong_key_is_told_with_the_setting_and_never_shown(server, tmp_path):
+    told: list[Problem] = []
+    settings = replace(settings_for(server.port, tmp_path), api_key="another-key")
+    sink = TiledSink(settings, report=told.append)
+    sink.publish(opened("refused"))
+    wait_for(lambda: told, what="the word that records wait")
+    assert sink.close(0.5) > 0
+    wait_for(lambda: not sink.is_alive(), what="the end of the writer")
+    assert "does not take records" in told[0].text
+    assert "API key" in told[0].text
+    assert "see tiled.uri, tiled.api_key" in told[0].text
+    assert "another-key" not in str(told)
 
 
 def test_a_full_disk_costs_the_records_that_find_no_room_and_no_other(server, client, tmp_path):
