@@ -184,6 +184,14 @@ def test_kinds_that_each_have_a_count_of_their_own_hide_no_gap() -> None:
     assert ledger.lost == 1
 
 
+def test_a_damaged_frame_is_lost_until_a_good_copy_comes() -> None:
+    ledger = Ledger()
+    ledger.enter("projection", np.array([1, 2]), 2, usable=np.array([True, False]))
+    assert (ledger.lost, ledger.missing) == (1, 1)
+    ledger.enter("projection", np.array([2]), 1, tapped=True)
+    assert (ledger.lost, ledger.missing) == (0, 0)
+
+
 def test_frames_that_could_not_be_taken_in_are_lost_and_not_damaged() -> None:
     ledger = Ledger()
     arrivals = ledger.enter("projection", np.array([1, 2]), 2, here=False)

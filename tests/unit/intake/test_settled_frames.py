@@ -246,11 +246,14 @@ def test_a_missing_frame_among_settled_ones_gets_its_own_number() -> None:
 def test_documents_of_another_clock_tell_of_settled_frames() -> None:
     ledger = Ledger(10)
     ids = np.arange(1_000)
-    enter(ledger, np.delete(ids, [500]), tapped=True)
-    assert np.flatnonzero(enter(ledger, ids, offset_s=-0.7)).tolist() == [500]
-    assert (ledger.received, ledger.lost, ledger.duplicates, ledger.backfilled) == (1_000, 0, 0, 1)
+    by_tap = np.delete(ids, np.arange(500, 600))
+    enter(ledger, by_tap, tapped=True)
+    assert np.flatnonzero(enter(ledger, ids[:501], offset_s=-0.7)).tolist() == [500]
     enter(ledger, 1_000 + np.arange(100), tapped=True)
-    assert not enter(ledger, ids, tapped=True).any()
+    # That one has settled among frames that were taken before it.
+    assert not enter(ledger, by_tap, tapped=True).any()
+    assert not enter(ledger, by_tap[500:], offset_s=-0.7).any()
+    assert (ledger.received, ledger.missing, ledger.duplicates, ledger.backfilled) == (1_001, 99, 900, 1)
 
 
 def test_documents_without_times_tell_of_settled_frames_whichever_come_first() -> None:
@@ -263,6 +266,7 @@ def test_documents_without_times_tell_of_settled_frames_whichever_come_first() -
             assert kept.all() == (tapped == first_by_tap)
         assert (ledger.received, ledger.tapped, ledger.duplicates) == (1_000, 1_000, 0)
         if first_by_tap:
+            ledger.enter("projection", 1_000 + np.arange(20), 20)
             # The detector's count is set anew.
             assert enter(ledger, ids, tapped=True, offset_s=60.0).all()
 
