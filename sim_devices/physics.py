@@ -119,11 +119,13 @@ class Detector:
         beam: bool,
         exposure_s: float,
         hard_line_integrals: np.ndarray | None = None,
+        noise: bool = True,
     ) -> np.ndarray:
         """Return uint16 (n_v, n_u) counts of one exposure; no line integrals or no beam make a dark, zeros a flat.
 
         line_integrals: (n_v, n_u), or (n_sub, n_v, n_u) at moments within the exposure, whose light is averaged;
-        hard_line_integrals: the same at the beam's high energy, when `hard_fraction` is set; the others are the low.
+        hard_line_integrals: the same at the beam's high energy, when `hard_fraction` is set; the others are the low;
+        noise: False for what the detector reads on average, without zingers.
         """
         if not (np.isfinite(exposure_s) and exposure_s >= 0):
             raise ValueError(f"exposure_s is {exposure_s}: give a number of seconds, zero or more")
@@ -135,7 +137,7 @@ class Detector:
             mean = photons * self.open_beam * transmission
             if physics.blur_px > 0:
                 mean = gaussian_filter(mean, physics.blur_px, mode="nearest")
-            light = self._random.poisson(mean) * (1 + self.ring * (1 - transmission))
+            light = (self._random.poisson(mean) if noise else mean) * (1 + self.ring * (1 - transmission))
         if physics.lag > 0:
             light = (1 - physics.lag) * light + physics.lag * self._last_light
             self._last_light = light
@@ -144,9 +146,9 @@ class Detector:
         dark = physics.dark_current * exposure_s
         counts += physics.offset + dark
         counts[self.hot] += max(99 * physics.dark_current, 2000.0) * exposure_s
-        if physics.read_noise > 0:
+        if noise and physics.read_noise > 0:
             counts += physics.read_noise * self._random.standard_normal(self.shape, dtype=np.float32)
-        n_zingers = self._random.poisson(physics.zingers) if physics.zingers > 0 else 0
+        n_zingers = self._random.poisson(physics.zingers) if noise and physics.zingers > 0 else 0
         if n_zingers:
             where = self._random.integers(0, counts.size, n_zingers)
             np.add.at(counts.reshape(-1), where, 3000 + self._random.exponential(6000, n_zingers))

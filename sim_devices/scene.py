@@ -14,35 +14,33 @@ from sim_devices.frame import Frame, FrameType
 from sim_devices.phantom import Phantom
 from sim_devices.physics import Detector
 from sim_devices.pvs import PVTable
+from sim_devices.shot_noise import ShotNoise
 from sim_devices.shutter import Beam
 from sim_devices.stage import RotationStage
 
 logger = logging.getLogger(__name__)
 
-# Played in turn, so that the noise of darks and flats averages out as it would.
-PRERENDERED_BLANKS = 16
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrerenderedTurn:
-    """Hold frames rendered beforehand: projections of one turn, darks and flats, each uint16 (n, n_v, n_u).
+    """Hold expected frames rendered beforehand: projections of one turn (n, n_v, n_u), a dark and a flat (n_v, n_u).
 
-    Every turn plays the same noise, and the phantom does not move: for sizes and rates that cannot be rendered live.
-    A frame's angle is the one that it was rendered at, the nearest to the stage's.
+    The phantom does not move: for sizes and rates that cannot be rendered live. Every frame gets noise of its own. Its
+    angle is the one that it was rendered at, the nearest to the stage's.
     """
 
     projections: np.ndarray
-    darks: np.ndarray
-    flats: np.ndarray
+    dark: np.ndarray
+    flat: np.ndarray
+    noise: ShotNoise
 
-    def play(self, frame_type: FrameType, angle_deg: float, number: int) -> tuple[np.ndarray, float]:
-        """Return counts (n_v, n_u) and their angle."""
+    def play(self, frame_type: FrameType, angle_deg: float) -> tuple[np.ndarray, float]:
+        """Return counts uint16 (n_v, n_u) and their angle."""
         if frame_type is FrameType.PROJECTION:
             n = len(self.projections)
             nearest = round(angle_deg / 360 * n)
-            return self.projections[nearest % n], nearest * 360 / n
-        blanks = self.flats if frame_type is FrameType.FLAT else self.darks
-        return blanks[number % len(blanks)], angle_deg
+            return self.noise.on(self.projections[nearest % n]), nearest * 360 / n
+        return self.noise.on(self.flat if frame_type is FrameType.FLAT else self.dark), angle_deg
 
 
 class Scene:
@@ -98,7 +96,7 @@ class Scene:
         phantom_time_s = time_s - self._t0.value
         frame_type = self._frame_type()
         if self._turn is not None:
-            counts, angle_deg = self._turn.play(frame_type, angle_deg, unique_id)
+            counts, angle_deg = self._turn.play(frame_type, angle_deg)
             phantom_time_s = 0.0
         else:
             counts = self._render(frame_type, angle_deg, phantom_time_s, exposure_s)
@@ -113,17 +111,17 @@ class Scene:
 
     async def prerender(self, projections: int, *, exposure_s: float) -> None:
         """Render a turn beforehand; from then on frames are played from it."""
-        shape = self.shape
+        turns = np.arange(projections) / projections
         turn = PrerenderedTurn(
-            projections=np.empty((projections, *shape), dtype=np.uint16),
-            darks=np.empty((PRERENDERED_BLANKS, *shape), dtype=np.uint16),
-            flats=np.empty((PRERENDERED_BLANKS, *shape), dtype=np.uint16),
+            projections=np.stack(
+                [self._render(FrameType.PROJECTION, 360 * t, 0.0, exposure_s, noise=False) for t in turns]
+            ),
+            dark=self._render(FrameType.DARK, 0.0, 0.0, exposure_s, noise=False),
+            flat=self._render(FrameType.FLAT, 0.0, 0.0, exposure_s, noise=False),
+            noise=ShotNoise(self._detector.physics, exposure_s=exposure_s),
         )
-        for n in range(PRERENDERED_BLANKS):
-            turn.darks[n] = self._render(FrameType.DARK, 0.0, 0.0, exposure_s)
-            turn.flats[n] = self._render(FrameType.FLAT, 0.0, 0.0, exposure_s)
-        for n in range(projections):
-            turn.projections[n] = self._render(FrameType.PROJECTION, 360 * n / projections, 0.0, exposure_s)
+        # It is compiled now, and not while a frame is waited for.
+        turn.play(FrameType.DARK, 0.0)
         self._turn = turn
         await self._prerendered.write(projections, verify_value=False)
         logger.info("rendered %d projections beforehand", projections)
@@ -133,15 +131,18 @@ class Scene:
             return FrameType.DARK
         return FrameType.PROJECTION if self._beam.sample_in else FrameType.FLAT
 
-    def _render(self, frame_type: FrameType, angle_deg: float, phantom_time_s: float, exposure_s: float) -> np.ndarray:
+    def _render(
+        self, frame_type: FrameType, angle_deg: float, phantom_time_s: float, exposure_s: float, *, noise: bool = True
+    ) -> np.ndarray:
         # No line integrals make a dark, zeros a flat.
         line_integrals = None if frame_type is FrameType.DARK else np.zeros(self.shape, dtype=np.float32)
         if frame_type is FrameType.PROJECTION:
             # Before its time 0 the phantom is as it is at 0.
             moment_s = max(phantom_time_s, 0.0)
             line_integrals = self._phantom.line_integrals(self._geometry, np.deg2rad(angle_deg), moment_s)
+        beam = frame_type is not FrameType.DARK
         return self._detector.expose(
-            line_integrals, time_s=phantom_time_s, beam=frame_type is not FrameType.DARK, exposure_s=exposure_s
+            line_integrals, time_s=phantom_time_s, beam=beam, exposure_s=exposure_s, noise=noise
         )
 
     async def _put_restart(self, requested: str) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 
 from bluesky_jit.cli.watch import Watch
 
+NOT_READY_S = 1.0
+"""Where images are left out for longer, they were not late: the denoiser was not ready."""
 SAME_S = 1e-3
 """Time stamps no farther apart are the same: on their way they pass through formats that round to a microsecond."""
 
@@ -46,10 +48,10 @@ class Arrivals:
             self.seen.append(Arrival(arrived_s=self._clock(), frame_time_s=data_time_s))
 
 
-def delays_s(frame_times_s: np.ndarray, arrivals: Sequence[Arrival]) -> np.ndarray:
+def delays_s(frame_times_s: np.ndarray, arrivals: Sequence[Arrival], *, within_s: float = np.inf) -> np.ndarray:
     """Return, for each frame, how long after its time stamp the first image with it arrived, NaN where none did.
 
-    frame_times_s: (n,). An image has all frames up to its newest.
+    frame_times_s: (n,). An image has all frames up to its newest, of which it shows those taken within_s before that.
     """
     if not arrivals:
         return np.full(len(frame_times_s), np.nan)
@@ -57,26 +59,38 @@ def delays_s(frame_times_s: np.ndarray, arrivals: Sequence[Arrival]) -> np.ndarr
     # An image that shows less than one before it shows no frame first.
     newest = np.maximum.accumulate([arrival.frame_time_s for arrival in arrivals]) + SAME_S
     first = np.searchsorted(newest, frame_times_s)
-    return np.append(arrived, np.nan)[first] - frame_times_s
+    too_old = np.append(newest, np.nan)[first] - frame_times_s > within_s + SAME_S
+    return np.where(too_old, np.nan, np.append(arrived, np.nan)[first] - frame_times_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delays:
-    """Hold how long frames took to be on show, in ms: so many frames, and what 50, 95 and 99 of 100 stayed below."""
+    """Hold how long frames took to be on show, in ms: what 50, 95 and 99 of 100 stayed below.
+
+    frames: how many there were; unseen: how many of them were never on show, which the rest does not count.
+    """
 
     frames: int
+    unseen: int
     p50_ms: float
     p95_ms: float
     p99_ms: float
 
     @classmethod
-    def of(cls, frame_times_s: np.ndarray, arrivals: Sequence[Arrival]) -> Delays:
-        """Summarise the delays of frames; raise RuntimeError when one of them was never shown."""
-        delays = 1e3 * delays_s(frame_times_s, arrivals)
-        missing = int(np.isnan(delays).sum())
-        if missing or not len(delays):
+    def of(cls, frame_times_s: np.ndarray, arrivals: Sequence[Arrival], *, within_s: float = np.inf) -> Delays:
+        """Summarise the delays of frames; raise RuntimeError when none of them was shown."""
+        delays = 1e3 * delays_s(frame_times_s, arrivals, within_s=within_s)
+        seen = delays[np.isfinite(delays)]
+        if not len(seen):
+            raise RuntimeError(f"none of {len(delays)} frames was ever shown: see the log of `bluesky-jit serve`")
+        p50, p95, p99 = np.percentile(seen, (50, 95, 99))
+        unseen = len(delays) - len(seen)
+        return cls(frames=len(delays), unseen=unseen, p50_ms=float(p50), p95_ms=float(p95), p99_ms=float(p99))
+
+    def complete(self) -> Delays:
+        """Return these; raise RuntimeError when one of the frames was never shown."""
+        if self.unseen:
             raise RuntimeError(
-                f"{missing} of {len(delays)} frames were never shown: see the log of `bluesky-jit serve`"
+                f"{self.unseen} of {self.frames} frames were never shown: see the log of `bluesky-jit serve`"
             )
-        p50, p95, p99 = np.percentile(delays, (50, 95, 99))
-        return cls(frames=len(delays), p50_ms=float(p50), p95_ms=float(p95), p99_ms=float(p99))
+        return self

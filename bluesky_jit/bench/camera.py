@@ -12,13 +12,16 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import psutil
 
 from bluesky_jit.messages import FrameKind
 from bluesky_jit.tomo.geometry import ConeGeometry
+
+if TYPE_CHECKING:
+    from sim_devices.shot_noise import ShotNoise
 
 READY_S = 120.0
 """Rendering a turn of the paper's detector takes some ten seconds, and several times that where cores are busy."""
@@ -36,7 +39,10 @@ STREAMS: dict[FrameKind, str] = {"dark": "darks", "flat": "flats", "projection":
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlayedScan:
-    """Describe what is played: a turn of a sample at rest, again and again; announce_s: between two documents' rows."""
+    """Describe what is played: a turn of a sample at rest, again and again, each time with noise of its own.
+
+    announce_s: between two documents' rows.
+    """
 
     geometry: ConeGeometry
     angles_per_turn: int
@@ -134,7 +140,7 @@ class _Recorder:
 
     def __init__(self, scan: PlayedScan, folder: Path, emit: Any) -> None:
         self._scan, self._folder, self._emit = scan, folder, emit
-        self._frames = rendered(scan)
+        self._frames, self._noise = rendered(scan)
         self._runs = 0
         self._files: list[Path] = []
         self._series: _Series | None = None
@@ -159,8 +165,8 @@ class _Recorder:
             self._files.pop(0).unlink()
         for kind in ("dark", "flat"):
             blanks = self._begin_series(kind)
-            for counts in self._frames[kind]:
-                blanks.take(counts, 0.0)
+            for _ in range(BLANKS):
+                blanks.take(self._noise.on(self._frames[kind][0]), 0.0)
             blanks.close()
         self._series = self._begin_series("projection")
         return str(self._run.start_doc["uid"])
@@ -176,7 +182,7 @@ class _Recorder:
             number = self._series.taken
             # A camera that cannot keep the rate takes its frames later; it does not take several at once.
             self._series.wait(1 / rate_hz)
-            times_s.append(self._series.take(counts[number % per_turn], 360 * number / per_turn))
+            times_s.append(self._series.take(self._noise.on(counts[number % per_turn]), 360 * number / per_turn))
         self._series.tell()
         return Played(times_s=np.array(times_s), rate_hz=rate_hz)
 
@@ -266,23 +272,28 @@ class _Series:
                 yield name, {**document, "descriptor": self._descriptor["uid"]}
 
 
-def rendered(scan: PlayedScan) -> dict[FrameKind, np.ndarray]:
-    """Render darks, flats and a turn of projections of the simulated jar, uint16 (n, n_v, n_u) each."""
+def rendered(scan: PlayedScan) -> tuple[dict[FrameKind, np.ndarray], ShotNoise]:
+    """Render what a dark, a flat and a turn of projections of the simulated jar read on average, and its noise.
+
+    Frames: uint16 (n, n_v, n_u). With the same noise in every turn a network would learn the noise.
+    """
     from sim_devices.phantom import experiment
     from sim_devices.physics import Detector, DetectorPhysics
+    from sim_devices.shot_noise import ShotNoise
 
-    geometry = scan.geometry
+    geometry, physics = scan.geometry, DetectorPhysics()
     radius_mm, half_height_mm = geometry.cylinder_mm
     phantom = experiment("A", seed=0, radius_mm=radius_mm, half_height_mm=half_height_mm)
-    detector = Detector(DetectorPhysics(), geometry.n_v, geometry.n_u)
+    detector = Detector(physics, geometry.n_v, geometry.n_u)
 
     def expose(line_integrals: np.ndarray | None) -> np.ndarray:
         beam = line_integrals is not None
-        return detector.expose(line_integrals, time_s=0.0, beam=beam, exposure_s=scan.exposure_s)
+        return detector.expose(line_integrals, time_s=0.0, beam=beam, exposure_s=scan.exposure_s, noise=False)
 
     angles_rad = 2 * np.pi * np.arange(scan.angles_per_turn) / scan.angles_per_turn
-    return {
-        "dark": np.stack([expose(None) for _ in range(BLANKS)]),
-        "flat": np.stack([expose(np.zeros(detector.shape)) for _ in range(BLANKS)]),
+    frames: dict[FrameKind, np.ndarray] = {
+        "dark": expose(None)[np.newaxis],
+        "flat": expose(np.zeros(detector.shape))[np.newaxis],
         "projection": np.stack([expose(phantom.line_integrals(geometry, a, PHANTOM_S)) for a in angles_rad.tolist()]),
     }
+    return frames, ShotNoise(physics, exposure_s=scan.exposure_s)

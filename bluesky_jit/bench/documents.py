@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from bluesky_jit.bench.arrivals import Arrival, Arrivals, Delays
+from bluesky_jit.bench.arrivals import NOT_READY_S, Arrival, Arrivals, Delays
+from bluesky_jit.cli.demo import PHOTONS
 from bluesky_jit.cli.processes import free_ports
 from bluesky_jit.cli.simulated import SimulatedBeamline
 
@@ -36,7 +37,7 @@ class ScanSize:
     def ioc_options(self) -> tuple[str, ...]:
         """Return what makes the simulated camera play such frames: rendered beforehand, which costs it nothing."""
         return (
-            *("--rows", str(self.rows), "--columns", str(self.columns)),
+            *("--rows", str(self.rows), "--columns", str(self.columns), "--photons", str(PHOTONS)),
             *("--prerender", str(self.angles_per_turn), "--prerender-exposure-s", str(self.exposure_s)),
         )
 
@@ -111,8 +112,8 @@ def forwarded(beamline: SimulatedBeamline, size: ScanSize) -> Forwarded:
     return Forwarded(
         ours=ours,
         peer=other,
-        raw=_delays(times_s, raw.seen),
-        denoised=_delays(times_s, denoised.seen) if denoised.seen else None,
+        raw=_delays(times_s, raw.seen).complete(),
+        denoised=_delays(times_s, denoised.seen, within_s=NOT_READY_S) if denoised.seen else None,
         status=status,
     )
 
@@ -128,10 +129,10 @@ def in_process(beamline: SimulatedBeamline, size: ScanSize) -> Timed:
     return timed
 
 
-def _delays(frame_times_s: np.ndarray, arrivals: Sequence[Arrival]) -> Delays:
+def _delays(frame_times_s: np.ndarray, arrivals: Sequence[Arrival], *, within_s: float = np.inf) -> Delays:
     """Return the delays of frames from the newest of the first image on: those before it wait for the first window."""
     since_s = arrivals[0].frame_time_s if arrivals else np.inf
-    return Delays.of(frame_times_s[frame_times_s >= since_s], arrivals)
+    return Delays.of(frame_times_s[frame_times_s >= since_s], arrivals, within_s=within_s)
 
 
 def _frame_times_s(folder: Path) -> np.ndarray:

@@ -184,8 +184,10 @@ def paper_figures(found: Found) -> list[Figure]:
 
 
 def _delays(name: str, delays: Delays) -> list[Figure]:
+    note = f"{delays.frames} frames"
+    note += f", {delays.unseen} of them while the denoiser was not ready" if delays.unseen else ""
     return [
-        Figure(name=f"{name}, {label}", value=value, unit="ms", better="lower", note=f"{delays.frames} frames")
+        Figure(name=f"{name}, {label}", value=value, unit="ms", better="lower", note=note)
         for label, value in (("p50", delays.p50_ms), ("p95", delays.p95_ms), ("p99", delays.p99_ms))
     ]
 

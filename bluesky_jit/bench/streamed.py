@@ -12,7 +12,7 @@ import numpy as np
 import psutil
 
 from bluesky_jit.beamline.series import FLUSH_S
-from bluesky_jit.bench.arrivals import Arrival, Arrivals, Delays, delays_s
+from bluesky_jit.bench.arrivals import NOT_READY_S, Arrival, Arrivals, Delays, delays_s
 from bluesky_jit.bench.camera import Camera, Played, PlayedScan
 from bluesky_jit.bench.setups import ANGLES_PER_TURN, FRAME_S, SCANNER
 from bluesky_jit.cli.simulated import SimulatedBeamline
@@ -204,15 +204,14 @@ class _Measurement:
             played = self._camera.play(rate_hz=self._trial.rates_hz[0], seconds=1.0)
             if self._raw.seen:
                 # No backlog is to be left to the first step.
-                self._wait_until_shown(played, self._raw)
+                self._wait_until_shown(played)
         return time.time() - first_s if self._trial.learned else None
 
     def _step(self, rate_hz: float, seconds: float) -> Step:
         before = self._counts()
         played = self._camera.play(rate_hz=rate_hz, seconds=seconds)
         after = self._counts()
-        shown = self._denoised if self._trial.learned else self._raw
-        self._wait_until_shown(played, shown)
+        self._wait_until_shown(played)
         done, frames = self._counts(), len(played.times_s)
         passed = after["time"] - before["time"]
         cores = {name: (after[name] - before[name]) / passed for name in ("session", "camera", "machine")}
@@ -220,9 +219,9 @@ class _Measurement:
             rate_hz=rate_hz,
             reached_hz=played.reached_hz,
             frames=frames,
-            raw=Delays.of(played.times_s, self._raw.seen),
-            denoised=Delays.of(played.times_s, self._denoised.seen) if self._trial.learned else None,
-            growth_s=growth_s(played.times_s, shown.seen),
+            raw=Delays.of(played.times_s, self._raw.seen).complete(),
+            denoised=self._denoised_delays(played.times_s),
+            growth_s=growth_s(played.times_s, self._raw.seen),
             lost=int(self._watch.values(("FramesLost",))["FramesLost"]),
             shed={name: float(done[name] - before[name]) for name in SHED},
             updates_per_s=(after["images"] - before["images"]) / passed,
@@ -246,12 +245,15 @@ class _Measurement:
             **self._watch.values((*SHED, "Learning:StepsPerSecond")),
         }
 
-    def _wait_until_shown(self, played: Played, shown: Arrivals) -> None:
+    def _denoised_delays(self, times_s: np.ndarray) -> Delays | None:
+        """Return the delays of denoised slices, if any came of these frames."""
+        delays = delays_s(times_s, self._denoised.seen, within_s=NOT_READY_S)
+        return Delays.of(times_s, self._denoised.seen, within_s=NOT_READY_S) if np.isfinite(delays).any() else None
+
+    def _wait_until_shown(self, played: Played) -> None:
         """Wait until the newest frame is on show, so that the next rate begins without a backlog."""
         until = time.monotonic() + CATCH_UP_S
-        while np.isnan(delays_s(played.times_s[-1:], shown.seen))[0] or np.isnan(
-            delays_s(played.times_s[-1:], self._raw.seen)
-        ):
+        while np.isnan(delays_s(played.times_s[-1:], self._raw.seen))[0]:
             if time.monotonic() > until:
                 raise RuntimeError(f"frames were not on show {CATCH_UP_S:g} s after they came: see serve's log")
             time.sleep(POLL_S)

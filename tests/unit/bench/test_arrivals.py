@@ -40,5 +40,15 @@ def test_delays_are_summed_up_in_ms():
 
 
 def test_frames_that_were_never_shown_are_no_small_delay():
+    found = Delays.of(np.array([1.0, 2.0]), arrivals((1.5, 1.0)))
+    assert (found.frames, found.unseen, found.p99_ms) == (2, 1, pytest.approx(500.0))
     with pytest.raises(RuntimeError, match="1 of 2 frames were never shown"):
-        Delays.of(np.array([1.0, 2.0]), arrivals((1.5, 1.0)))
+        found.complete()
+    with pytest.raises(RuntimeError, match="none of 1 frames was ever shown"):
+        Delays.of(np.array([2.0]), arrivals((1.5, 1.0)))
+
+
+def test_a_frame_from_when_no_images_came_is_not_late_but_unseen():
+    # Between 1 s and 5 s the denoiser was not ready: the image of 5 s shows what is newer than 4 s.
+    delays = delays_s(np.array([1.0, 2.0, 4.5, 5.0]), arrivals((1.25, 1.0), (5.25, 5.0)), within_s=1.0)
+    assert delays == pytest.approx([0.25, np.nan, 0.75, 0.25], nan_ok=True)

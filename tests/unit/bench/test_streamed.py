@@ -11,7 +11,7 @@ import pytest
 from bluesky_jit.bench.arrivals import Arrival, Delays
 from bluesky_jit.bench.streamed import PAPER, SLOWER_HZ, Step, growth_s, rates
 
-SOON = Delays(frames=100, p50_ms=120.0, p95_ms=200.0, p99_ms=250.0)
+SOON = Delays(frames=100, unseen=0, p50_ms=120.0, p95_ms=200.0, p99_ms=250.0)
 GOOD = Step(
     rate_hz=83.0,
     reached_hz=83.0,
