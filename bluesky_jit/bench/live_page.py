@@ -13,8 +13,8 @@ and 99 of 100 frames stayed below. Denoised slices count from when the network i
 **At the demo's size** frames come from the simulated beamline: IOC, RunEngine, `tomo_scan`, `bluesky-jit serve`.
 **At the paper's detector's** a process of its own writes the frames to an HDF5 file at pace and sends the documents
 that the camera and plan would send; slices are 384² of 0.25 mm. Both play frames rendered beforehand (a turn of a
-sample at rest, again and again), so that rendering is not measured. What the camera's process takes is listed: at a
-beamline that is another machine.
+sample at rest, again and again, each time with noise of its own), so that rendering is not measured. What the
+camera's process takes is listed: at a beamline that is another machine.
 
 **The largest rate sustained** is found by raising the rate by a fifth every 10 s, or lowering it from the paper's; the
 session goes on, and a backlog is worked off in between. A rate is sustained when no frame is lost, 95 of 100 frames are
