@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ def _serve(settings: Settings, ending: Ending) -> None:
                 _catching_up(settings) as catch_up,
                 beside_kafka(settings.serve, JITCallback(session, catch_up), session.report) as receive,
             ):
+                # What is loaded stays: between runs nobody looks through it for what could be freed.
+                gc.freeze()
                 sys.stdout.write(f"ready: documents at {_heard(settings.serve)}, {_served(session)}\n")
                 sys.stdout.flush()
                 for name, document in hub.documents(ending):

@@ -29,6 +29,7 @@ from bluesky_jit.session.health import Stage
 from bluesky_jit.session.intake_stage import Intake
 from bluesky_jit.session.learning.setup import require_learnable
 from bluesky_jit.session.learning.stages import PairMaker, Training
+from bluesky_jit.session.memory import give_back_memory
 from bluesky_jit.session.problems import SESSION, Problems
 from bluesky_jit.session.publish_stage import Publishing
 from bluesky_jit.session.run import NORMALS, LiveRun
@@ -222,6 +223,8 @@ class Session:
         with self._showing():
             self._runs.remove(run)
         self.problems.keep({SESSION, *self.runs, self.run.uid if self.run else SESSION})
+        # Of the run before it, which was on show until this one brought frames.
+        give_back_memory()
 
     @contextmanager
     def _showing(self) -> Iterator[None]:
