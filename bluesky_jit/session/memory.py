@@ -10,7 +10,7 @@ import sys
 def give_back_memory() -> None:
     """Free what no run needs any more, and hand it to the system where its C library would keep it (glibc).
 
-    The parts of a run know each other, so that it is freed only when Python looks for such circles: left to itself, after
+    The parts of a run know each other, so that it is freed only when Python looks for such circles: by itself, after
     many runs. That takes a fraction of a second, in which no other thread gets on: call it between runs.
     """
     gc.collect()
