@@ -15,6 +15,7 @@ import h5py
 import httpx
 import numpy as np
 import pytest
+from filed_frames import filed_frames
 
 from bluesky_jit.archive import _ask_once
 from bluesky_jit.intake import tiled_rows
@@ -84,18 +85,7 @@ def announced(path: Path, host: str = "localhost") -> AssetFrames:
         swmr=True,
         record=Record(stream="flats", key="camera", first=0),
     )
-    return AssetFrames(
-        run_uid="r",
-        kind="flat",
-        image=image,
-        angle=None,
-        unique_id=None,
-        frame_time=None,
-        angle_scale=1.0,
-        angles_rad=None,
-        angle_source="same stream",
-        document_time_s=0.0,
-    )
+    return filed_frames(image, run_uid="r", kind="flat")
 
 
 # ── whom frames are asked of ─────────────────────────────────────────────────────────────────────────────────────────

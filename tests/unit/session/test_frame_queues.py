@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from filed_frames import filed_frames
 from simulated_run import ANGLES, TOMO
 
 from bluesky_jit import Session
@@ -41,18 +42,7 @@ def filed(uid: str, kind: FrameKind, path: Path, n: int, *, first: int = 0, swmr
     def asset(dataset: str) -> Asset:
         return Asset(uri=path.as_uri(), dataset=dataset, first=first, count=n, swmr=swmr)
 
-    return AssetFrames(
-        run_uid=uid,
-        kind=kind,
-        image=asset("image"),
-        angle=asset("angle") if kind == "projection" else None,
-        unique_id=None,
-        frame_time=None,
-        angle_scale=1.0,
-        angles_rad=None,
-        angle_source="same stream",
-        document_time_s=0.0,
-    )
+    return filed_frames(asset("image"), run_uid=uid, kind=kind, angle=asset("angle") if kind == "projection" else None)
 
 
 def write(path: Path, kind: FrameKind, n: int) -> Path:

@@ -9,10 +9,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from filed_frames import filed_frames
 from simulated_run import ANGLES, TOMO, emit_run, frames
 
 from bluesky_jit import JITCallback, Session
-from bluesky_jit.messages import Asset, AssetFrames, FrameKind, RunStart, RunStop, SinkMessage, Update
+from bluesky_jit.messages import Asset, FrameKind, RunStart, RunStop, SinkMessage, Update
 from bluesky_jit.session.intake_stage import Intake
 from bluesky_jit.settings import load_settings
 
@@ -146,17 +147,8 @@ class FiledRun:
             return Asset(uri=uri, dataset=dataset, first=0, count=n, swmr=False)
 
         self._session.submit(
-            AssetFrames(
-                run_uid="filed",
-                kind=kind,
-                image=asset("image"),
-                angle=asset("angle") if kind == "projection" else None,
-                unique_id=None,
-                frame_time=None,
-                angle_scale=1.0,
-                angles_rad=None,
-                angle_source="same stream",
-                document_time_s=0.0,
+            filed_frames(
+                asset("image"), run_uid="filed", kind=kind, angle=asset("angle") if kind == "projection" else None
             )
         )
 
@@ -210,18 +202,7 @@ def test_a_pause_before_a_file_appears_is_no_reason_for_alarm(tmp_path: Path) ->
     intake.handle(RunStart(run_uid="r", scan_id=1, plan_name="", time_s=0.0, tomo=TOMO))
     feed = intake._feeds["r"]
     image = Asset(uri=f"file://localhost{tmp_path}/later.h5", dataset="/data", first=0, count=1, swmr=True)
-    message = AssetFrames(
-        run_uid="r",
-        kind="dark",
-        image=image,
-        angle=None,
-        unique_id=None,
-        frame_time=None,
-        angle_scale=1.0,
-        angles_rad=None,
-        angle_source="same stream",
-        document_time_s=0.0,
-    )
+    message = filed_frames(image, run_uid="r", kind="dark")
     darks = feed.queues.of(message)
     darks.moved_s -= 100.0
     intake.handle(message)

@@ -8,11 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from filed_frames import filed_frames
 from played_run import PlayedRun
 from simulated_run import ANGLES, TOMO, emit_run, frames
 
 from bluesky_jit import JITCallback, Session
-from bluesky_jit.messages import Asset, AssetFrames, RunStart, SessionStatus
+from bluesky_jit.messages import Asset, RunStart, SessionStatus
 from bluesky_jit.publish import table
 from bluesky_jit.session.feed import Feed
 from bluesky_jit.session.intake_stage import Intake
@@ -152,20 +153,7 @@ def test_frames_that_wait_for_their_file_are_no_reason_to_leave_anything_undone(
     bench.session.submit(RunStart(run_uid="filed", scan_id=1, plan_name="", time_s=0.0, tomo=TOMO))
     for first in (0, 40):
         image = Asset(uri=f"file://localhost{tmp_path}/later.h5", dataset="/data", first=first, count=40, swmr=True)
-        bench.session.submit(
-            AssetFrames(
-                run_uid="filed",
-                kind="flat",
-                image=image,
-                angle=None,
-                unique_id=None,
-                frame_time=None,
-                angle_scale=1.0,
-                angles_rad=None,
-                angle_source="same stream",
-                document_time_s=0.0,
-            )
-        )
+        bench.session.submit(filed_frames(image, run_uid="filed", kind="flat"))
     bench.take()
     bench.intake.step()
     feed = bench.intake._feeds["filed"]

@@ -8,10 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from filed_frames import filed_frames
 from simulated_run import ANGLES, TOMO, frames
 
 from bluesky_jit import Session
-from bluesky_jit.messages import Asset, AssetFrames, FrameKind, InlineFrames, RunStart, RunStop
+from bluesky_jit.messages import Asset, FrameKind, InlineFrames, RunStart, RunStop
 from bluesky_jit.settings import load_settings
 
 SOON_S = 30.0
@@ -115,20 +116,7 @@ def test_own_flats_of_a_closed_file_are_read_before_the_run_has_ended(
         file["data"] = streams["flats"]
     image = Asset(uri=f"file://localhost{tmp_path}/flats.h5", dataset="data", first=0, count=20, swmr=False)
     begin(session, "run")
-    session.submit(
-        AssetFrames(
-            run_uid="run",
-            kind="flat",
-            image=image,
-            angle=None,
-            unique_id=None,
-            frame_time=None,
-            angle_scale=1.0,
-            angles_rad=None,
-            angle_source="same stream",
-            document_time_s=0.0,
-        )
-    )
+    session.submit(filed_frames(image, run_uid="run", kind="flat"))
     bring(session, "run", "projection", streams["primary"])
     assert flats_used(session, "run") == "this run"
     end(session, "run")
